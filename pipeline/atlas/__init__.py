@@ -1,0 +1,1 @@
+"""Images on disk to batches: archives, the packed array, folds, views, augmentation."""

@@ -1,0 +1,213 @@
+"""params.yaml as frozen, typed sections.
+
+No section has defaults: every value stands in params.yaml, where DVC tracks it. This module
+therefore cannot change a result, and no stage lists it as a dependency.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML, YAMLError
+
+from pipeline.errors import InputError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+View = Literal["identity", "rot90", "rot180", "rot270", "flip", "flip_rot90", "flip_rot180", "flip_rot270"]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: immutable, nothing converted silently, nothing unknown let in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Data(Section):
+    """Where the images come from: the first source holds the test set, the others add training samples."""
+
+    sources: Annotated[tuple[Name, ...], Field(min_length=1)]
+
+
+class Sample(Section):
+    """The simulated competition."""
+
+    seed: Seed
+    train: Count
+    test: Count
+    size: Annotated[int, Field(ge=64)]
+    fields_per_antibody: Positive
+    near_duplicates: Share
+    test_exposure: Positive
+
+
+class Pack(Section):
+    """The packed array."""
+
+    size: Annotated[int, Field(ge=32)]
+
+
+class Folds(Section):
+    """Cross-validation."""
+
+    ids: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2)]
+    seed: Seed
+
+    @field_validator("ids")
+    @classmethod
+    def _unique(cls, ids: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(ids)) < len(ids):
+            raise ValueError("fold ids repeat")
+        return ids
+
+
+class Augment(Section):
+    """Random changes to a training image; ``off`` is 0 (or 1 for the factors)."""
+
+    zoom: Annotated[float, Field(ge=1)]
+    shift: Share
+    shear: Annotated[float, Field(ge=0, lt=45)]
+    gain: Annotated[float, Field(ge=1)]
+    gamma: Annotated[float, Field(ge=1)]
+    noise: Annotated[float, Field(ge=0)]
+
+
+class Focal(Section):
+    """Focal loss."""
+
+    gamma: Annotated[float, Field(ge=0)]
+    alpha: Share | None
+
+
+class Model(Section):
+    """One model: its network, its input and its training recipe."""
+
+    backbone: str
+    channels: tuple[Count, Count, Count, Count] | None
+    attention: Literal["none", "cbam"]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    size: Annotated[int, Field(ge=32)]
+    normalise: Literal["image", "dataset"]
+    loss: Focal
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rate: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup: Share
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    clip_norm: Positive
+    precision: Literal["auto", "fp32", "bf16"]
+    augment: Augment
+    seed: Seed
+
+
+class Tta(Section):
+    """Test-time augmentation."""
+
+    views: Annotated[tuple[View, ...], Field(min_length=1)]
+
+    @field_validator("views")
+    @classmethod
+    def _unique(cls, views: tuple[View, ...]) -> tuple[View, ...]:
+        if len(set(views)) < len(views):
+            raise ValueError("views repeat")
+        return views
+
+
+class Ensemble(Section):
+    """From predictions to decisions."""
+
+    blend: Literal["probabilities", "logits"]
+    thresholds: Literal["fixed", "global", "per_label", "counts"]
+    fixed: Share
+    shrinkage: Annotated[float, Field(ge=0)]
+
+
+class Score(Section):
+    """Intervals."""
+
+    resamples: Count
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed
+
+
+class Machine(Section):
+    """How this machine does the work; no result depends on it and no stage is rerun for it."""
+
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"]
+    predict_batch: Count
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    data: Data
+    sample: Sample
+    pack: Pack
+    folds: Folds
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    tta: Tta
+    ensemble: Ensemble
+    score: Score
+    machine: Machine
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "Params":
+        for name, model in self.models.items():
+            if model.size > self.pack.size:
+                raise ValueError(f"models.{name}.size is {model.size}, larger than pack.size {self.pack.size}")
+        return self
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and check the whole file, whichever section the caller needs: a typo must not surface hours later.
+
+    Raises:
+        InputError: the file is missing or not YAML, or a key is unknown, missing or of the wrong type;
+            the message names every such key with what is allowed.
+    """
+    try:
+        # As DVC reads it: "1e-3" is a number, and merge keys (<<) are resolved.
+        raw: Any = YAML(typ="safe").load(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run the command in the project's root folder") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        # JSON's strict mode takes lists for tuples and whole numbers for floats, and converts nothing else.
+        return Params.model_validate_json(json.dumps(raw))
+    except (TypeError, ValueError) as error:
+        problems = _problems(error) if isinstance(error, ValidationError) else [str(error)]
+        raise InputError(f"{path}: " + "; ".join(problems)) from None
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """One phrase per wrong key: its dotted name, what is wrong, and the value given."""
+    phrases = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key; allowed here: {', '.join(_siblings(item['loc'][:-1]))}"
+        elif item["type"] == "missing":
+            message = "this key is missing"
+        elif not isinstance(item["input"], dict):
+            message += f" (it is {item['input']!r})"
+        phrases.append(f"{key}: {message}" if key else message)
+    return phrases
+
+
+def _siblings(loc: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] = Params
+    for part in loc:
+        if section is Params and part == "models":
+            section = Model
+        elif part in section.model_fields:
+            annotation = section.model_fields[str(part)].annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                section = annotation
+    return list(section.model_fields)

@@ -1,0 +1,37 @@
+"""Where every artifact lives, relative to the project's root (the working folder of every stage)."""
+
+from pathlib import Path
+
+DATA = Path("data")
+FOLDS = DATA / "folds.csv"
+FOLDS_AUDIT = DATA / "folds-audit.json"
+BLEND = Path("blend")
+METRICS = Path("metrics.json")
+TABLES = Path("tables")
+PLOTS = Path("plots")
+SUBMISSION = Path("submission.csv")
+
+
+def source(name: str) -> Path:
+    """The folder a source's archive is placed in (with ``groups.csv`` and ``test_truth.csv`` where known)."""
+    return DATA / name
+
+
+def packed(name: str) -> Path:
+    """The packed form of a source: ``images.npy``, ``index.csv``, ``contact-sheet.png``."""
+    return DATA / "packed" / name
+
+
+def model(name: str, fold: int) -> Path:
+    """The weights trained without ``fold``."""
+    return Path("models") / name / f"fold-{fold}.safetensors"
+
+
+def history(name: str, fold: int) -> Path:
+    """The learning curve of one model and fold, a row per epoch."""
+    return Path("history") / name / f"fold-{fold}.csv"
+
+
+def predictions(name: str, fold: int) -> Path:
+    """Held-out and test probabilities of one model and fold."""
+    return Path("predictions") / name / f"fold-{fold}.npz"

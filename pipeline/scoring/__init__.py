@@ -1,0 +1,1 @@
+"""Probabilities to decisions and scores: thresholds, blends, metrics, intervals."""

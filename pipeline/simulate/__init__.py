@@ -1,0 +1,1 @@
+"""A simulated competition: cells, stains and label patterns drawn from a seed."""
