@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, run_stage
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -19,6 +20,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 View = Literal["identity", "rot90", "rot180", "rot270", "flip", "flip_rot90", "flip_rot180", "flip_rot270"]
+Policy = Literal["fixed", "global", "per_label", "counts"]
 
 
 class Section(BaseModel):
@@ -122,7 +124,7 @@ class Ensemble(Section):
     """From predictions to decisions."""
 
     blend: Literal["probabilities", "logits"]
-    thresholds: Literal["fixed", "global", "per_label", "counts"]
+    thresholds: Policy
     fixed: Share
     shrinkage: Annotated[float, Field(ge=0)]
 
@@ -211,3 +213,8 @@ def _siblings(loc: tuple[int | str, ...]) -> list[str]:
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):
                 section = annotation
     return list(section.model_fields)
+
+
+if __name__ == "__main__":
+    # `make repro` checks the file before anything runs; DVC would meet a typo only at the stage that reads it.
+    run_stage(lambda: print(f"params.yaml is valid: sources {', '.join(load().data.sources)}"))

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -13,8 +13,17 @@ LOG_INTERVAL_S = 10.0
 
 def track(items: Iterable[T], what: str, *, total: int | None = None, unit: str = "samples") -> "tqdm[T]":
     """Iterate over ``items``, showing how many are done, the rate and the time left on stderr."""
+    return _bar(items, what, total, unit)
+
+
+def count(what: str, *, total: int, unit: str = "samples") -> "tqdm[NoReturn]":
+    """The same for work that is no iteration: a context manager whose ``update(n)`` says that n more are done."""
+    return _bar(None, what, total, unit)
+
+
+def _bar(items: Iterable[T] | None, what: str, total: int | None, unit: str) -> "tqdm[T]":
     live = sys.stderr.isatty()
-    return tqdm(
+    return tqdm(  # type: ignore[return-value]  # the stubs know only the case with items
         items,
         desc=what,
         total=total,

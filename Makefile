@@ -1,0 +1,39 @@
+# `make repro` runs the pipeline, `make test` the tests; both install what they need first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# DVC reports usage and looks for updates unless told not to; so does albumentations.
+export DVC_NO_ANALYTICS := true
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.PHONY: repro test lint check
+
+repro: .venv/run.stamp
+	$(BIN)/python -m pipeline.params
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	$(BIN)/python -m pipeline.summary
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest -n auto
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+
+.venv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: $(PYTHON) is older than 3.11: name a newer one, as in 'make repro PYTHON=python3.12'"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.8
+
+.venv/run.stamp: requirements.txt requirements.lock | .venv/bin/uv
+	$(BIN)/uv pip install --python $(BIN)/python -r requirements.txt -c requirements.lock
+	@touch $@
+
+.venv/dev.stamp: requirements.txt requirements-dev.txt requirements.lock | .venv/bin/uv
+	$(BIN)/uv pip install --python $(BIN)/python -r requirements-dev.txt -c requirements.lock
+	@touch $@

@@ -1,0 +1,54 @@
+"""A weight file that describes itself: everything needed to use it on new images is inside."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+import pipeline
+from pipeline import params
+from pipeline.errors import InputError
+from pipeline.files import replacing
+from pipeline.labels import CHANNELS, LABELS
+from pipeline.model.network import Network
+
+DESCRIPTION = "description"
+"""The key of the file's metadata: a JSON object with labels, channels, model (its section) and version."""
+
+
+def save(path: Path, network: Network, model: params.Model) -> None:
+    """Write weights, label and channel order, architecture and recipe. The same network gives the same bytes."""
+    description = {
+        "labels": LABELS,
+        "channels": CHANNELS,
+        "model": model.model_dump(),
+        "version": pipeline.__version__,
+    }
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    with replacing(path) as temporary:
+        # One key, because the library writes several in random order.
+        save_file(weights, temporary, {DESCRIPTION: json.dumps(description)})
+
+
+def load(path: Path) -> tuple[Network, params.Model]:
+    """Read a network written by ``save``, in evaluation mode, with the section it was trained by.
+
+    Raises:
+        InputError: the file is missing, damaged, or was trained on other labels or channels.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {}).get(DESCRIPTION, "{}"))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: train it first (dvc repro)") from None
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged ({error}): train it again") from None
+    for key, ours in (("labels", LABELS), ("channels", CHANNELS)):
+        if description.get(key) != list(ours):
+            raise InputError(f"{path}: its {key} are not this version's: train it again")
+    model = params.Model.model_validate_json(json.dumps(description["model"]))
+    network = Network(model)
+    network.load_state_dict(weights)
+    return network.eval(), model

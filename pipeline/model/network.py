@@ -1,0 +1,97 @@
+"""The network: uint8 images in, 28 logits out. The only module that knows timm."""
+
+from typing import Any
+
+import timm
+import torch
+from timm.models.resnet import ResNet
+from torch import Tensor, nn
+
+from pipeline import params
+from pipeline.errors import InputError
+from pipeline.labels import CHANNELS, LABELS
+from pipeline.model.attention import ATTENTION
+
+MIN_STD = 4 / 255
+"""Spread below which a channel counts as empty: its read-out noise is not blown up to full contrast."""
+
+
+class Normalise(nn.Module):
+    """uint8 (B, 4, H, W) to float32 of mean 0 and spread 1 per channel.
+
+    ``image``: each image by its own mean and spread, which cancels the difference in exposure between
+    training and test images. ``dataset``: by fixed statistics, stored with the weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.per_image = mode == "image"
+        self.register_buffer("mean", torch.zeros(len(CHANNELS)))
+        self.register_buffer("std", torch.ones(len(CHANNELS)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 4, H, W) uint8 to (B, 4, H, W) float32."""
+        x = images.float() / 255
+        if self.per_image:
+            var, mean = torch.var_mean(x, dim=(2, 3), keepdim=True, correction=0)  # B, 4, 1, 1
+            std = var.sqrt()
+        else:
+            mean, std = self.mean[:, None, None], self.std[:, None, None]
+        return (x - mean) / std.clamp_min(MIN_STD)
+
+
+class Network(nn.Module):
+    """Normalisation, then a timm ResNet with attention in every block, average and max pooling, 28 logits."""
+
+    def __init__(self, model: params.Model) -> None:
+        """Build the network with fresh weights.
+
+        Raises:
+            InputError: ``backbone`` is not a ResNet of timm.
+        """
+        super().__init__()
+        self.normalise = Normalise(model.normalise)
+        self.backbone = _backbone(model)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 4, H, W) uint8 to logits (B, 28)."""
+        x = self.normalise(images).contiguous(memory_format=torch.channels_last)
+        logits: Tensor = self.backbone(x)
+        return logits
+
+    @torch.no_grad()
+    def start_from(self, prior: Tensor, mean: Tensor, std: Tensor) -> None:
+        """Set what training begins with.
+
+        Args:
+            prior: (28,) share of training samples with each label. The head's bias becomes its logit, so that
+                the first predictions are the frequencies and the first loss is small.
+            mean: (4,) channel means of the training images, as a share of white.
+            std: (4,) channel spreads of the same.
+        """
+        head = self.backbone.get_classifier()
+        assert isinstance(head, nn.Linear)  # for the type checker: num_classes is not 0
+        head.bias.copy_(torch.logit(prior, eps=1e-3))
+        self.normalise.mean.copy_(mean)
+        self.normalise.std.copy_(std)
+
+
+def _backbone(model: params.Model) -> ResNet:
+    if not timm.is_model(model.backbone) or timm.model_entrypoint(model.backbone).__module__ != ResNet.__module__:
+        raise InputError(f"params.yaml: backbone {model.backbone!r} is no ResNet of timm: try resnet18 or resnet34")
+    options: dict[str, Any] = {} if model.channels is None else {"channels": model.channels}
+    net = timm.create_model(
+        model.backbone,
+        pretrained=False,
+        in_chans=len(CHANNELS),
+        num_classes=len(LABELS),
+        global_pool="catavgmax",  # a location may be one bright spot in the field, which an average loses
+        drop_rate=model.dropout,
+        block_args={"attn_layer": ATTENTION[model.attention]},
+        **options,
+    )
+    assert isinstance(net, ResNet)  # for the type checker
+    return net

@@ -1,0 +1,55 @@
+"""Train one model without one fold.
+
+Reads data/folds.csv and the packed images; writes models/<model>/fold-K.safetensors and
+history/<model>/fold-K.csv.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline import params, paths
+from pipeline.atlas.augment import augmentation
+from pipeline.atlas.batches import Samples
+from pipeline.atlas.folds import read_folds
+from pipeline.atlas.packed import channel_statistics, open_images
+from pipeline.cell import model_and_fold
+from pipeline.errors import run_stage
+from pipeline.files import replacing
+from pipeline.model import checkpoint
+from pipeline.model.network import Network
+from pipeline.training import history
+from pipeline.training.fit import Epoch, fit
+
+
+def main() -> None:
+    """Train the model and fold that the command line names."""
+    settings = params.load()
+    name, fold = model_and_fold(settings)
+    recipe = settings.models[name]
+    folds = read_folds()
+    images = {source: open_images(source) for source in folds["source"].unique()}
+    rest, held_out = folds[folds["fold"] != fold], folds[folds["fold"] == fold]
+    training = Samples(rest, images, recipe.size, change=augmentation(recipe.augment), seed=recipe.seed)
+    judged = Samples(held_out, images, recipe.size)
+
+    torch.manual_seed(recipe.seed)
+    network = Network(recipe)
+    prior = training.targets.mean(dim=0)
+    mean, std = channel_statistics(rest)
+    network.start_from(prior, torch.from_numpy(mean), torch.from_numpy(std))
+
+    rows: list[history.Row] = []
+
+    def on_epoch(epoch: Epoch, probabilities: npt.NDArray[np.float32]) -> str:
+        rows.append(history.judge(epoch, probabilities, judged.targets.numpy() > 0, prior.numpy(), recipe.loss))
+        return history.line(rows[-1], recipe.epochs)
+
+    network = fit(network, training, judged, recipe, settings.machine, on_epoch)
+    checkpoint.save(paths.model(name, fold), network, recipe)
+    with replacing(paths.history(name, fold)) as temporary:
+        history.table(rows).to_csv(temporary, index=False)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,119 @@
+"""The training loop: one network, one fold."""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from pipeline import params
+from pipeline.atlas.batches import Samples, ordered_batches, training_batches
+from pipeline.errors import InputError
+from pipeline.model.losses import focal
+from pipeline.model.network import Network
+from pipeline.progress import count
+from pipeline.training import runtime
+from pipeline.training.average import moving_average
+from pipeline.training.predict import probabilities
+from pipeline.training.schedule import learning_rate
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What training itself knows of an epoch: its number, the last learning rate, the mean loss, the speed."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    images_per_second: float
+
+
+def fit(
+    network: Network,
+    training: Samples,
+    held_out: Samples,
+    recipe: params.Model,
+    machine: params.Machine,
+    on_epoch: Callable[[Epoch, npt.NDArray[np.float32]], str],
+) -> Network:
+    """Train, and return the moving average of the network, in evaluation mode.
+
+    Args:
+        network: with its starting statistics set; trained in place.
+        training: the samples to learn from.
+        held_out: predicted after each epoch, never learned from and never used to choose an epoch.
+        recipe: the model's section.
+        machine: loader processes and the batch size of predictions.
+        on_epoch: called after each epoch with its figures and the averaged network's held-out
+            probabilities (N, 28); returns the line to log.
+
+    Raises:
+        InputError: the loss is no longer finite; names the step.
+    """
+    workers = runtime.workers(machine.workers)
+    network = network.to(runtime.device()).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(_groups(network, recipe.weight_decay))
+    average = moving_average(network, recipe.ema_decay)
+    averaged = cast(Network, average.module)
+    batches, draws = training_batches(training, recipe.batch_size, workers)
+    held_out_batches = ordered_batches(held_out, machine.predict_batch, workers)
+    steps = len(batches) * recipe.epochs
+    with count("training", total=steps * recipe.batch_size, unit="images") as bar:
+        for epoch in range(recipe.epochs):
+            # Dropout is the only randomness in here; it must not depend on what ran before this epoch.
+            torch.manual_seed(int(np.random.SeedSequence((recipe.seed, epoch)).generate_state(1)[0]))
+            draws.epoch = epoch
+            started = time.perf_counter()
+            losses = []
+            for step, (images, targets) in enumerate(batches, start=epoch * len(batches)):
+                rate = learning_rate(step, steps=steps, peak=recipe.learning_rate, warmup=recipe.warmup)
+                losses.append(_step(network, images, targets, optimizer, rate, average, recipe))
+                if not math.isfinite(losses[-1]):
+                    raise InputError(
+                        f"the loss is {losses[-1]} at step {step} (epoch {epoch}): "
+                        "lower the model's learning_rate in params.yaml, or check its images"
+                    )
+                bar.update(recipe.batch_size)
+            speed = len(losses) * recipe.batch_size / (time.perf_counter() - started)
+            predicted = probabilities(averaged.eval(), held_out_batches, precision=recipe.precision)
+            bar.write(on_epoch(Epoch(epoch, rate, float(np.mean(losses)), speed), predicted), file=sys.stderr)
+    return averaged.eval()
+
+
+def _step(
+    network: Network,
+    images: Tensor,
+    targets: Tensor,
+    optimizer: torch.optim.Optimizer,
+    rate: float,
+    average: AveragedModel,
+    recipe: params.Model,
+) -> float:
+    """Learn from one batch, images (B, 4, S, S) uint8 and targets (B, 28); return its loss."""
+    device = runtime.device()
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    network.train()
+    with runtime.autocast(recipe.precision):
+        logits = network(images.to(device, non_blocking=True))  # B, 28
+    loss = focal(logits, targets.to(device, non_blocking=True), gamma=recipe.loss.gamma, alpha=recipe.loss.alpha)
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+    optimizer.step()
+    average.update_parameters(network)
+    return loss.item()
+
+
+def _groups(network: Network, weight_decay: float) -> list[dict[str, object]]:
+    """Decay the weight matrices, not the biases and norms: shrinking those only costs fit."""
+    decayed = [weight for weight in network.parameters() if weight.ndim > 1]
+    others = [weight for weight in network.parameters() if weight.ndim <= 1]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

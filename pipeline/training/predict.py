@@ -1,0 +1,41 @@
+"""Probabilities of a trained network."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pipeline.atlas.views import VIEWS
+from pipeline.model.network import Network
+from pipeline.training import runtime
+
+
+@torch.no_grad()
+def probabilities(
+    network: Network,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    views: Sequence[str] = ("identity",),
+    precision: runtime.Precision,
+) -> npt.NDArray[np.float32]:
+    """Mean over views of the sigmoid of the logits, (N, 28) float32, in the order of the batches.
+
+    Args:
+        network: in evaluation mode, on the device.
+        batches: (images (B, 4, S, S) uint8, targets) pairs.
+        views: names of ``atlas.views.VIEWS``.
+        precision: as in the model's section.
+    """
+    device = runtime.device()
+    parts = []
+    for images, _ in batches:
+        images = images.to(device, non_blocking=True)
+        total = torch.zeros((), device=device)
+        for view in views:
+            with runtime.autocast(precision):
+                logits = network(VIEWS[view](images))
+            total = total + logits.float().sigmoid()
+        parts.append((total / len(views)).cpu())
+    return torch.cat(parts).numpy()

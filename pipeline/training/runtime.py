@@ -1,0 +1,36 @@
+"""What the hardware offers: device, precision, loader processes."""
+
+import os
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(precision: Precision) -> AbstractContextManager[object]:
+    """Mixed precision for the forward pass: weights stay float32.
+
+    ``auto`` is bf16 where the hardware multiplies it natively: GPUs from 2020 on, CPUs with AMX. Elsewhere bf16
+    is emulated and slower than float32. bf16 has float32's range, so no loss scaling is needed.
+    """
+    kind = device().type
+    if kind == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    enabled = precision == "bf16" or (precision == "auto" and native)
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=enabled)
+
+
+def workers(setting: int | Literal["auto"]) -> int:
+    """Loader processes: the number given; ``auto`` is one a core beside a GPU, none where the network needs the cores."""
+    if setting != "auto":
+        return setting
+    return min(os.cpu_count() or 1, 16) if device().type == "cuda" else 0

@@ -1,0 +1,91 @@
+"""Batches: the right image with the right target, the same ones whatever the number of workers."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.atlas.batches import Samples, ordered_batches, training_batches
+
+N, SIDE = 11, 64
+
+
+@pytest.fixture
+def arrays() -> dict[str, npt.NDArray[np.uint8]]:
+    random = np.random.default_rng(0)
+    return {source: random.integers(0, 256, (N, SIDE, SIDE, 4), dtype=np.uint8) for source in ("a", "b")}
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {"source": ["a", "b"] * (N // 2), "row": range(1, N), "target": ["3 1", "", "27", "0"] * 2 + ["5", "6"]}
+    )
+
+
+def add_seed(image: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
+    """An 'augmentation' that shows its seed."""
+    return image + np.uint8(seed % 251)
+
+
+def test_images_and_targets_are_those_of_the_table(
+    table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]
+) -> None:
+    samples = Samples(table, arrays, SIDE)
+    for position, (source, row) in enumerate(zip(table["source"], table["row"], strict=True)):
+        image, _ = samples[(0, position)]
+        np.testing.assert_array_equal(image.numpy().transpose(1, 2, 0), arrays[source][row])
+    assert samples.targets[0].nonzero().flatten().tolist() == [1, 3]
+    assert samples.targets[1].sum() == 0
+    assert samples.targets[2].nonzero().flatten().tolist() == [27]
+
+
+def test_shrinking_is_by_area(table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]) -> None:
+    image, _ = Samples(table, arrays, SIDE // 4)[(0, 0)]
+    blocks = arrays["a"][1].astype(float).reshape(SIDE // 4, 4, SIDE // 4, 4, 4).mean(axis=(1, 3))
+    assert np.abs(image.numpy().transpose(1, 2, 0) - blocks).max() <= 0.51
+
+
+def test_an_epoch_is_the_same_with_any_number_of_workers(
+    table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]
+) -> None:
+    def epochs(workers: int) -> list[torch.Tensor]:
+        loader, draws = training_batches(Samples(table, arrays, SIDE, change=add_seed, seed=5), 4, workers)
+        seen = []
+        for epoch in range(2):
+            draws.epoch = epoch
+            seen.append(torch.cat([images for images, _ in loader]))
+        return seen
+
+    alone, two = epochs(0), epochs(2)
+    for left, right in zip(alone, two, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=0)
+    assert len(alone[0]) == 8  # two whole batches of four; the rest of two is left for another epoch
+    assert not torch.equal(alone[0], alone[1])
+
+
+def test_ordered_batches_hold_every_sample_once_in_order(
+    table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]
+) -> None:
+    samples = Samples(table, arrays, SIDE)
+    images = torch.cat([images for images, _ in ordered_batches(samples, 4, 0)])
+    assert len(images) == len(table)
+    for position in range(len(table)):
+        torch.testing.assert_close(images[position], samples[(0, position)][0])
+
+
+def test_fewer_samples_than_a_batch_are_one_batch(
+    table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]
+) -> None:
+    loader, _ = training_batches(Samples(table, arrays, SIDE), 64, 0)
+    assert [len(images) for images, _ in loader] == [len(table)]
+
+
+def test_loading_leaves_the_networks_randomness_alone(
+    table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]
+) -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    list(ordered_batches(Samples(table, arrays, SIDE), 4, 0))
+    assert torch.equal(torch.get_rng_state(), before)

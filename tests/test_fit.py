@@ -1,0 +1,100 @@
+"""Training: it learns, the same way each time, and stops where the loss is lost."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import torch
+
+from pipeline import params
+from pipeline.atlas.batches import Samples
+from pipeline.errors import InputError
+from pipeline.model.network import Network
+from pipeline.training import history
+from pipeline.training.average import moving_average
+from pipeline.training.fit import Epoch, fit
+from pipeline.training.predict import probabilities
+
+MODEL = (
+    params.load()
+    .models["test-resnet-cbam"]
+    .model_copy(
+        update={"size": 32, "epochs": 6, "batch_size": 8, "learning_rate": 5e-3, "ema_decay": 0.5, "precision": "fp32"}
+    )
+)
+MACHINE = params.Machine(workers=0, predict_batch=16)
+
+
+def two_patterns(count: int) -> Samples:
+    """Half the images have a bright green corner and label 3, the others a bright red one and label 5."""
+    array = np.random.default_rng(0).integers(0, 30, (count, 32, 32, 4), dtype=np.uint8)
+    array[::2, :12, :12, 0] += 150
+    array[1::2, :12, :12, 2] += 150
+    table = pd.DataFrame({"source": "s", "row": range(count), "target": ["3", "5"] * (count // 2)})
+    return Samples(table, {"s": array}, 32)
+
+
+def run(model: params.Model = MODEL, workers: int = 0) -> tuple[list[history.Row], npt.NDArray[np.float32]]:
+    training, held_out = two_patterns(32), two_patterns(16)
+    torch.manual_seed(model.seed)
+    network = Network(model)
+    prior = training.targets.mean(dim=0)
+    network.start_from(prior, torch.zeros(4), torch.ones(4))
+    rows: list[history.Row] = []
+
+    def on_epoch(epoch: Epoch, predicted: npt.NDArray[np.float32]) -> str:
+        rows.append(history.judge(epoch, predicted, held_out.targets.numpy() > 0, prior.numpy(), model.loss))
+        return history.line(rows[-1], model.epochs)
+
+    machine = MACHINE.model_copy(update={"workers": workers})
+    trained = fit(network, training, held_out, model, machine, on_epoch)
+    batch = torch.stack([held_out[(0, position)][0] for position in range(16)])
+    return rows, probabilities(trained, [(batch, held_out.targets)], precision="fp32")
+
+
+def test_it_learns_two_patterns(capsys: pytest.CaptureFixture[str]) -> None:
+    rows, predicted = run()
+    assert len(rows) == MODEL.epochs
+    assert rows[-1].train_loss < rows[0].train_loss / 2
+    assert (predicted[::2, 3] > predicted[::2, 5]).all()
+    assert (predicted[1::2, 5] > predicted[1::2, 3]).all()
+    assert rows[-1].held_out_mean_average_precision == pytest.approx(1)
+    assert rows[-1].held_out_macro_f1 == pytest.approx(2 / 28)  # the other 26 labels are absent and count 0
+    assert "epoch   6/6" in capsys.readouterr().err
+    assert "images_per_second" not in history.table(rows).columns
+
+
+def test_runs_are_identical_with_any_number_of_workers() -> None:
+    short = MODEL.model_copy(update={"epochs": 2, "dropout": 0.5})
+    (rows, first), (again, second), (_, with_workers) = run(short), run(short), run(short, workers=2)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first, with_workers)
+    assert history.table(rows).equals(history.table(again))
+
+
+def test_a_lost_loss_stops_and_names_the_step() -> None:
+    with pytest.raises(InputError, match=r"the loss is (nan|inf) at step \d+ \(epoch \d\): lower"):
+        run(MODEL.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30}))
+
+
+def test_the_average_of_weights_follows_its_definition() -> None:
+    network = Network(MODEL)
+    average = moving_average(network, 0.9)
+    weight = next(iter(network.parameters()))
+    expected = None
+    for step in range(4):
+        with torch.no_grad():
+            weight.fill_(float(step))
+        average.update_parameters(network)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = float(step) if expected is None else decay * expected + (1 - decay) * step
+    assert next(iter(average.module.parameters())).flatten()[0].item() == pytest.approx(expected)
+
+
+def test_views_are_averaged_as_probabilities() -> None:
+    network = Network(MODEL).eval()
+    batch = two_patterns(4)[(0, 0)][0][None]
+    flipped = network(batch.flip(-1)).sigmoid()
+    expected = ((network(batch).sigmoid() + flipped) / 2).detach().numpy()
+    got = probabilities(network, [(batch, batch)], views=["identity", "flip"], precision="fp32")
+    np.testing.assert_allclose(got, expected, rtol=1e-5)

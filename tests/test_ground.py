@@ -1,0 +1,72 @@
+"""The ground floor: targets, atomic writes, and how a stage ends."""
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import InputError, run_stage
+from pipeline.files import replacing
+from pipeline.labels import LABELS, format_target, parse_target, target_matrix
+
+
+@given(st.sets(st.integers(0, 27), min_size=1))
+def test_targets_survive_writing_and_reading(ids: set[int]) -> None:
+    assert set(parse_target(format_target(ids))) == ids
+    assert set(np.flatnonzero(target_matrix([format_target(ids)])[0])) == ids
+
+
+@pytest.mark.parametrize("text", ["", "  ", "28", "-1", "1.0", "0 0", "x", "²"])
+def test_a_wrong_target_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_target(text)
+
+
+def test_labels_are_the_competitions() -> None:
+    assert len(LABELS) == 28
+    assert (LABELS[0], LABELS[16], LABELS[27]) == ("Nucleoplasm", "Cytokinetic bridge", "Rods & rings")
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path, folder: bool) -> None:
+    path = tmp_path / "artifact"
+
+    def write(text: str, error: OSError | None = None) -> None:
+        with replacing(path) as temporary:
+            if folder:
+                temporary.mkdir()
+            (temporary / "file" if folder else temporary).write_text(text)
+            if error is not None:
+                raise error
+
+    write("old")
+    with pytest.raises(OSError, match="full"):
+        write("new", OSError(errno.ENOSPC, "full"))
+    assert (path / "file" if folder else path).read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def fail_with(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError("x.png: broken: download it again"), "error: x.png: broken: download it again"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.npy"), "error: a.npy: No space left on device: free some"),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_the_users_problems_end_in_a_message(error: BaseException, code: str | int) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_stage(lambda: fail_with(error))
+    assert ended.value.code == code or str(ended.value.code).startswith(str(code))
+
+
+def test_our_own_defects_keep_their_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_stage(lambda: fail_with(ZeroDivisionError()))
