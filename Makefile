@@ -31,9 +31,9 @@ check: lint test
 	$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.8
 
 .venv/run.stamp: requirements.txt requirements.lock | .venv/bin/uv
-	$(BIN)/uv pip install --python $(BIN)/python -r requirements.txt -c requirements.lock
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements.txt -c requirements.lock
 	@touch $@
 
 .venv/dev.stamp: requirements.txt requirements-dev.txt requirements.lock | .venv/bin/uv
-	$(BIN)/uv pip install --python $(BIN)/python -r requirements-dev.txt -c requirements.lock
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements-dev.txt -c requirements.lock
 	@touch $@

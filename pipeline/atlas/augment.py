@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import params
+from pipeline.atlas.images import look_up
 
 # Albumentations asks a package index for updates at import; a pipeline must not look up the network.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -41,7 +42,7 @@ class Stain(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ships
 
     def apply(self, img: Image, table: npt.NDArray[np.uint8], **_: object) -> Image:
         """Look each value up: (H, W, C) to the same shape."""
-        return np.stack([table[img[..., channel], channel] for channel in range(img.shape[2])], axis=2)
+        return look_up(img, table)
 
 
 def augmentation(augment: params.Augment) -> Callable[[Image, int], Image]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.atlas.views import VIEWS
+from pipeline.labels import LABELS
 from pipeline.model.network import Network
 from pipeline.training import runtime
 
@@ -29,7 +30,7 @@ def probabilities(
         precision: as in the model's section.
     """
     device = runtime.device()
-    parts = []
+    parts = [torch.zeros(0, len(LABELS))]  # a source may have no test samples
     for images, _ in batches:
         images = images.to(device, non_blocking=True)
         total = torch.zeros((), device=device)

@@ -1,0 +1,136 @@
+"""OpenCV's only home: image files to arrays and back, changes of size, statistics of a channel."""
+
+import struct
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import InputError
+
+Image = npt.NDArray[np.uint8]
+
+MAX_SIDE = 4096
+"""Pixels; the atlas's largest fields have 3072. A file that claims more is not worth the memory."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+_JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+
+# Callers run one image a thread, and OpenCV's own threads would fight theirs for the cores.
+cv2.setNumThreads(0)
+
+
+def decode(data: bytes, channel: str) -> Image:
+    """Decode one stain of a sample: an 8-bit gray PNG, or an RGB JPEG as the Human Protein Atlas serves them.
+
+    A JPEG shows the stain in its own colour, so its signal is R for red, G for green, B for blue and the mean
+    of R and G for yellow; a conversion to gray would scale the stains by 0.30, 0.59 and 0.11.
+
+    Args:
+        data: the file's bytes.
+        channel: one of ``labels.CHANNELS``.
+
+    Returns:
+        (S, S) uint8.
+
+    Raises:
+        InputError: the bytes are no such image, or not all of it; the message names the fault and what to do,
+            the caller knows the file.
+    """
+    if data.startswith(_PNG):
+        _check_png(data)
+        return _decode(data, cv2.IMREAD_GRAYSCALE)
+    if data.startswith(_JPEG):
+        _check_jpeg(data)
+        return _stain(_decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION), channel)
+    raise InputError("neither a PNG nor a JPEG image: download it again")
+
+
+def encode_png(image: Image) -> bytes:
+    """Encode (H, W) gray or (H, W, 3) RGB uint8 as PNG, quickly rather than tightly."""
+    stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".png", stored)[1].tobytes()
+
+
+def shrink(image: Image, size: int) -> Image:
+    """Shrink (H, W) or (H, W, C) uint8 to (size, size[, C]) by area: each pixel is the mean of what it covers."""
+    if image.shape[:2] == (size, size):
+        return image
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def fit(image: Image, size: int) -> Image:
+    """Bring a square image to (size, size[, C]): by area when it is larger, linearly when it is smaller.
+
+    Linear and not cubic, because cubic weights overshoot: bright spots would get dark rings that no cell has.
+    """
+    if image.shape[0] >= size:
+        return shrink(image, size)
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+
+
+def merge(channels: list[Image]) -> Image:
+    """Interleave (H, W) channels into one (H, W, C) array."""
+    return cv2.merge(channels).astype(np.uint8, copy=False)
+
+
+def statistics(image: Image) -> tuple[float, float, float]:
+    """Mean and standard deviation of (H, W) uint8 as shares of white, and the share of pixels that are white."""
+    mean, deviation = cv2.meanStdDev(image)
+    white = cv2.countNonZero(cv2.inRange(image, 255, 255))
+    return float(mean[0, 0]) / 255, float(deviation[0, 0]) / 255, white / image.size
+
+
+def _check_png(data: bytes) -> None:
+    if len(data) < 33 or _PNG_END not in data[-64:]:
+        raise InputError("ends early: download it again")
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
+    if depth != 8:
+        raise InputError(f"a PNG of {depth} bits a pixel where 8 are needed: convert it, choosing how to scale")
+    if colour != 0:
+        raise InputError("a colour PNG where gray is needed: save the stain's own channel as gray")
+    _check_size(width, height)
+
+
+def _check_jpeg(data: bytes) -> None:
+    if _JPEG_END not in data[-64:]:
+        raise InputError("ends early: download it again")
+    position = 2
+    while position + 9 <= len(data):
+        marker, length = struct.unpack(">HH", data[position : position + 4])
+        # Start of frame: C0..CF, except for the tables C4, C8 and CC that share the range.
+        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
+            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
+            return _check_size(width, height)
+        position += 2 + length
+    raise InputError("a damaged image: download it again")
+
+
+def _check_size(width: int, height: int) -> None:
+    if not 0 < max(width, height) <= MAX_SIDE:
+        raise InputError(f"larger than {MAX_SIDE} pixels a side: shrink it first")
+    if width != height:
+        raise InputError("not square, and stretching would change the shape of cells: crop or pad it")
+
+
+def _decode(data: bytes, flags: int) -> Image:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise InputError("a damaged image: download it again")
+    return image.astype(np.uint8, copy=False)
+
+
+def _stain(rgb: Image, channel: str) -> Image:
+    red, green, blue = cv2.split(rgb)
+    if channel == "yellow":
+        return cv2.addWeighted(red, 0.5, green, 0.5, 0).astype(np.uint8, copy=False)
+    return {"red": red, "green": green, "blue": blue}[channel].astype(np.uint8, copy=False)
+
+
+def look_up(image: Image, table: npt.NDArray[np.uint8]) -> Image:
+    """Replace each value of (H, W, C) uint8 by what ``table`` (256, C) uint8 says of it in its channel."""
+    return cv2.LUT(image, table[None]).astype(np.uint8, copy=False)

@@ -1,0 +1,50 @@
+"""Write the submission: a row per test sample, in the order of sample_submission.csv.
+
+Reads blend/test.npz and the first source's index; writes submission.csv.
+"""
+
+import pandas as pd
+
+from pipeline import paths
+from pipeline.atlas.packed import read_index
+from pipeline.errors import InputError, run_stage
+from pipeline.files import replacing
+from pipeline.labels import format_target
+from pipeline.params import load
+from pipeline.scoring import blend
+from pipeline.scoring.blend import Blend
+
+
+def submission(decided: Blend, ids: "pd.Series[str]") -> pd.DataFrame:
+    """The decisions on the samples ``ids``, in their order: the scorer goes by position, not by id.
+
+    Raises:
+        InputError: the decisions are on other samples.
+    """
+    order = pd.Index(decided.ids).get_indexer(pd.Index(ids))
+    if len(order) != len(decided.ids) or (order < 0).any():
+        raise InputError(
+            f"{blend.TEST}: its {len(decided.ids)} samples are not the {len(ids)} test samples of the index: "
+            "run tta and ensemble again"
+        )
+    predicted = [format_target(row.nonzero()[0].tolist()) for row in decided.decisions[order]]
+    return pd.DataFrame({"Id": ids.to_numpy(), "Predicted": predicted})
+
+
+def main() -> None:
+    """Run the stage."""
+    source = load().data.sources[0]
+    index = read_index(source)
+    ids = index.loc[index["split"] == "test", "id"]
+    if ids.empty:
+        raise InputError(
+            f"{paths.source(source)} has no test set (no sample_submission.csv), so there is nothing to submit; "
+            f"the scores are in {paths.METRICS}"
+        )
+    table = submission(blend.load(blend.TEST), ids)
+    with replacing(paths.SUBMISSION) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+if __name__ == "__main__":
+    run_stage(main)
