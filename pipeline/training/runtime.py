@@ -30,7 +30,5 @@ def autocast(precision: Precision) -> AbstractContextManager[object]:
 
 
 def workers(setting: int | Literal["auto"]) -> int:
-    """Loader processes: the number given; ``auto`` is one a core beside a GPU, none where the network needs the cores."""
-    if setting != "auto":
-        return setting
-    return min(os.cpu_count() or 1, 16) if device().type == "cuda" else 0
+    """Loader processes: the number given, or one a core, up to 16."""
+    return min(os.cpu_count() or 1, 16) if setting == "auto" else setting

@@ -1,0 +1,127 @@
+"""Drawing primitives on float images: the one module of the simulator that touches OpenCV."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.floating[Any]]
+"""A gray image, (S, S) float32; 0 is dark."""
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+Points = npt.NDArray[np.float64]
+"""Positions (N, 2) in pixels, x before y."""
+
+SUBPIXEL_BITS = 4
+STRIDE = 2.0
+"""Pixels between the points of a line: blurred by the lens, it shows no gaps."""
+
+
+def single_threaded() -> None:
+    """Keep OpenCV to one thread: the simulator's processes already fill the cores."""
+    cv2.setNumThreads(1)
+
+
+def trace(paths: Points) -> tuple[npt.NDArray[np.intp], Points, Floats]:
+    """Follow paths (k, T, 2) in steps of at most STRIDE.
+
+    Returns:
+        For each of N points the path it is on, (N,), its position, (N, 2), and the length it stands for, (N,).
+    """
+    start, way = paths[:, :-1].reshape(-1, 2), np.diff(paths, axis=1).reshape(-1, 2)
+    length = np.sqrt((way * way).sum(axis=1))
+    count = np.ceil(length / STRIDE).astype(np.intp)
+    segment = np.repeat(np.arange(len(count)), count)
+    along = np.arange(len(segment)) - np.repeat(np.cumsum(count) - count, count)
+    share = 1 / np.maximum(count, 1)
+    points = start[segment] + along[:, None] * (way * share[:, None])[segment]
+    return segment // max(paths.shape[1] - 1, 1), points, (length * share)[segment]
+
+
+def pixel_of(points: Points, size: int) -> npt.NDArray[np.intp]:
+    """Number the pixel of a (size, size) image, row by row, that each point lies on; size² for those outside."""
+    column, row = np.rint(points).astype(np.intp).T
+    inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
+    return np.where(inside, row * size + column, size * size)
+
+
+def splat(size: int, points: Points, weights: Floats) -> Image:
+    """Add up the weights (N,) of the points (N, 2) on each pixel of a (size, size) image."""
+    total = np.bincount(pixel_of(points, size), weights, minlength=size * size + 1)[:-1]
+    return total.reshape(size, size).astype(np.float32)
+
+
+def blur(image: Image, sigma: float) -> Image:
+    """Blur with a Gaussian of ``sigma`` pixels."""
+    return cv2.GaussianBlur(image, (0, 0), max(sigma, 0.3)).astype(np.float32, copy=False)
+
+
+def noise(rng: np.random.Generator, size: int, feature: float) -> Image:
+    """Draw a smooth random field, (size, size), mean 0 and deviation about 1, with bumps ``feature`` pixels wide."""
+    coarse = max(int(size / max(feature, 1.0)), 2)
+    grid = rng.standard_normal((coarse + 1, coarse + 1), dtype=np.float32)
+    return enlarge(grid, size) * np.float32(1.3)
+
+
+def texture(rng: np.random.Generator, size: int, feature: float, depth: float) -> Image:
+    """Draw a factor around 1, (size, size), that varies by about ``depth`` with bumps ``feature`` pixels wide."""
+    return np.asarray(np.clip(1 + depth * noise(rng, size, feature), 0.15, 2), dtype=np.float32)
+
+
+def outlined(mask: Image, width: float) -> Image:
+    """Draw the edge of a mask of 0 and 1 as a line about ``width`` pixels wide, 0..1."""
+    soft = blur(mask, width)
+    return 4 * soft * (1 - soft)
+
+
+def saturate(lines: Image, gain: float) -> Image:
+    """Let brightness level off at 1: where many threads cross, there is little more to see."""
+    return np.asarray(np.tanh(gain * lines), dtype=np.float32)
+
+
+def enlarge(grid: Image, size: int) -> Image:
+    """Interpolate a coarse grid to (size, size)."""
+    return cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC).astype(np.float32, copy=False)
+
+
+def polar(dx: Image, dy: Image) -> tuple[Image, Image]:
+    """Turn offsets into (radius, angle in 0..2π)."""
+    radius, angle = cv2.cartToPolar(dx, dy)
+    return radius.astype(np.float32, copy=False), angle.astype(np.float32, copy=False)
+
+
+def look_up(index: Pixels, values: Image) -> Image:
+    """Replace every number of ``index`` by its entry in ``values`` (up to 256)."""
+    table = np.zeros(256, dtype=np.float32)
+    table[: len(values)] = values
+    return cv2.LUT(index, table).astype(np.float32, copy=False)
+
+
+def discs(size: int, points: Points, radii: Floats, *, thickness: float | None = None) -> Image:
+    """Draw discs of brightness 1, or rings where a ``thickness`` is given, all in pixels."""
+    canvas = np.zeros((size, size), dtype=np.uint8)
+    width = cv2.FILLED if thickness is None else max(round(thickness), 1)
+    centres = np.rint(points * 2**SUBPIXEL_BITS).astype(int).tolist()
+    reach = np.rint(radii * 2**SUBPIXEL_BITS).astype(int).tolist()
+    for centre, radius in zip(centres, reach, strict=True):
+        cv2.circle(canvas, centre, radius, 255, width, cv2.LINE_AA, SUBPIXEL_BITS)
+    # OpenCV draws a circle of a pixel or two as a cross; the blur makes it round.
+    return blur(canvas.astype(np.float32) / np.float32(255), 0.6)
+
+
+def spread(labels: Pixels, reach: float) -> tuple[Pixels, Pixels]:
+    """Give the smallest and the largest value within ``reach`` pixels of every pixel."""
+    side = 2 * max(round(reach), 1) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    return cv2.erode(labels, kernel).astype(np.uint8), cv2.dilate(labels, kernel).astype(np.uint8)
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """Encode a gray image, (S, S) uint8, as PNG.
+
+    No filter and Huffman codes alone: half the default's time and the smaller file, since the images are mostly noise.
+    """
+    options = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
+    options += [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
+    return cv2.imencode(".png", pixels, options)[1].tobytes()

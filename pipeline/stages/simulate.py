@@ -1,0 +1,31 @@
+"""Draw the simulated competition.
+
+Reads the section ``sample`` of params.yaml; writes ``data/sample/``: competition.zip in Kaggle's layout,
+groups.csv (the antibody of every sample) and test_truth.csv (the true labels of the test set).
+"""
+
+import os
+
+from pipeline import params, paths
+from pipeline.errors import run_stage
+from pipeline.files import replacing
+from pipeline.simulate.archive import groups, targets, write_archive
+from pipeline.simulate.competition import plan
+
+
+def main() -> None:
+    """Run the stage."""
+    settings = params.load()
+    folder = paths.source("sample")
+    entries = plan(settings.sample)
+    with replacing(folder / "groups.csv") as path:
+        groups(entries).to_csv(path, index=False, lineterminator="\n")
+    with replacing(folder / "test_truth.csv") as path:
+        targets(entry for entry in entries if entry.split == "test").to_csv(path, index=False, lineterminator="\n")
+    workers = settings.machine.workers
+    with replacing(folder / "competition.zip") as path:
+        write_archive(path, entries, settings.sample, (os.cpu_count() or 1) if workers == "auto" else workers)
+
+
+if __name__ == "__main__":
+    run_stage(main)
