@@ -1,0 +1,1 @@
+"""What each test protects is its name."""

@@ -14,14 +14,8 @@ from pipeline.training import history
 from pipeline.training.average import moving_average
 from pipeline.training.fit import Epoch, fit
 from pipeline.training.predict import probabilities
+from tests.models import TINY
 
-MODEL = (
-    params.load()
-    .models["test-resnet-cbam"]
-    .model_copy(
-        update={"size": 32, "epochs": 6, "batch_size": 8, "learning_rate": 5e-3, "ema_decay": 0.5, "precision": "fp32"}
-    )
-)
 MACHINE = params.Machine(workers=0, predict_batch=16)
 
 
@@ -34,7 +28,7 @@ def two_patterns(count: int) -> Samples:
     return Samples(table, {"s": array}, 32)
 
 
-def run(model: params.Model = MODEL, workers: int = 0) -> tuple[list[history.Row], npt.NDArray[np.float32]]:
+def run(model: params.Model = TINY, workers: int = 0) -> tuple[list[history.Row], npt.NDArray[np.float32]]:
     training, held_out = two_patterns(32), two_patterns(16)
     torch.manual_seed(model.seed)
     network = Network(model)
@@ -54,7 +48,7 @@ def run(model: params.Model = MODEL, workers: int = 0) -> tuple[list[history.Row
 
 def test_it_learns_two_patterns(capsys: pytest.CaptureFixture[str]) -> None:
     rows, predicted = run()
-    assert len(rows) == MODEL.epochs
+    assert len(rows) == TINY.epochs
     assert rows[-1].train_loss < rows[0].train_loss / 2
     assert (predicted[::2, 3] > predicted[::2, 5]).all()
     assert (predicted[1::2, 5] > predicted[1::2, 3]).all()
@@ -65,7 +59,7 @@ def test_it_learns_two_patterns(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_runs_are_identical_with_any_number_of_workers() -> None:
-    short = MODEL.model_copy(update={"epochs": 2, "dropout": 0.5})
+    short = TINY.model_copy(update={"epochs": 2, "dropout": 0.5})
     (rows, first), (again, second), (_, with_workers) = run(short), run(short), run(short, workers=2)
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(first, with_workers)
@@ -74,11 +68,11 @@ def test_runs_are_identical_with_any_number_of_workers() -> None:
 
 def test_a_lost_loss_stops_and_names_the_step() -> None:
     with pytest.raises(InputError, match=r"the loss is (nan|inf) at step \d+ \(epoch \d\): lower"):
-        run(MODEL.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30}))
+        run(TINY.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30}))
 
 
 def test_the_average_of_weights_follows_its_definition() -> None:
-    network = Network(MODEL)
+    network = Network(TINY)
     average = moving_average(network, 0.9)
     weight = next(iter(network.parameters()))
     expected = None
@@ -92,7 +86,7 @@ def test_the_average_of_weights_follows_its_definition() -> None:
 
 
 def test_views_are_averaged_as_probabilities() -> None:
-    network = Network(MODEL).eval()
+    network = Network(TINY).eval()
     batch = two_patterns(4)[(0, 0)][0][None]
     flipped = network(batch.flip(-1)).sigmoid()
     expected = ((network(batch).sigmoid() + flipped) / 2).detach().numpy()

@@ -11,8 +11,7 @@ from pipeline.errors import InputError
 from pipeline.model import checkpoint
 from pipeline.model.attention import CBAM
 from pipeline.model.network import Network, Normalise
-
-TINY = params.load().models["test-resnet-cbam"]
+from tests.models import TINY
 
 
 def images(count: int = 2, size: int = 32) -> torch.Tensor:

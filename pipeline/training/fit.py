@@ -59,7 +59,7 @@ def fit(
     """
     workers = runtime.workers(machine.workers)
     network = network.to(runtime.device()).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(_groups(network, recipe.weight_decay))
+    optimizer = torch.optim.AdamW(_groups(network, recipe.weight_decay), fused=True)
     average = moving_average(network, recipe.ema_decay)
     averaged = cast(Network, average.module)
     batches, draws = training_batches(training, recipe.batch_size, workers)

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 
 from pipeline import params
 from pipeline.model.losses import focal
-from pipeline.scoring.thresholds import curve_macro_f1
+from pipeline.scoring.counts import curve_macro_f1
 from pipeline.training.fit import Epoch
 
 Floats = npt.NDArray[np.float32]

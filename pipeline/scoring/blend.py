@@ -1,0 +1,82 @@
+"""The average of several models, and what is decided on it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, logit
+
+from pipeline import paths
+from pipeline.errors import InputError
+from pipeline.scoring.arrays import check_probabilities, read_arrays, write_arrays
+from pipeline.scoring.metrics import Bools, Floats
+
+HELD_OUT = paths.BLEND / "held_out.npz"
+TEST = paths.BLEND / "test.npz"
+DECISIONS = paths.BLEND / "decisions.json"
+"""The thresholds, and how each policy and each model would have scored."""
+
+REMEDY = "run the ensemble stage again (python -m pipeline.stages.ensemble)"
+KINDS = {"ids": "U", "probabilities": "f", "decisions": "b"}
+
+SMALLEST = 1e-7
+"""Probabilities this near to 0 or 1 have no finite logit in single precision."""
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Blended probabilities and the decisions made on them.
+
+    Attributes:
+        ids: (n,) str.
+        probabilities: (n, 28) float32.
+        decisions: (n, 28) bool.
+    """
+
+    ids: npt.NDArray[np.str_]
+    probabilities: npt.NDArray[np.float32]
+    decisions: Bools
+
+    def save(self, path: Path) -> None:
+        """Write an npz file; the same blend gives the same bytes."""
+        write_arrays(path, {name: getattr(self, name) for name in KINDS})
+
+
+def load(path: Path) -> Blend:
+    """Read what `Blend.save` wrote.
+
+    Raises:
+        InputError: the file is missing, damaged, or its arrays do not fit together.
+    """
+    blend = Blend(**read_arrays(path, KINDS, REMEDY))
+    check_probabilities(path, blend.ids, blend.probabilities, REMEDY)
+    check_probabilities(path, blend.ids, blend.decisions, REMEDY)
+    return blend
+
+
+def read_decisions() -> dict[str, Any]:
+    """The content of ``DECISIONS``, which the ensemble stage writes.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        content: dict[str, Any] = json.loads(DECISIONS.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{DECISIONS} is missing: {REMEDY}") from None
+    except ValueError as error:
+        raise InputError(f"{DECISIONS} is damaged ({error}): {REMEDY}") from None
+    return content
+
+
+def average(members: Sequence[Floats], scale: Literal["probabilities", "logits"]) -> npt.NDArray[np.float32]:
+    """Average several models' probabilities, (N, 28) each, as they are or as logits."""
+    stacked = np.stack(members).astype(np.float64)
+    if scale == "probabilities":
+        return np.asarray(stacked.mean(axis=0), dtype=np.float32)
+    logits = logit(np.clip(stacked, SMALLEST, 1 - SMALLEST))
+    return np.asarray(expit(logits.mean(axis=0)), dtype=np.float32)

@@ -1,0 +1,93 @@
+"""Scores with their intervals: in all, by fold and by label."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+
+from pipeline.labels import LABELS
+from pipeline.params import Score
+from pipeline.scoring.bootstrap import f1_resamples, interval
+from pipeline.scoring.counts import Thresholds
+from pipeline.scoring.metrics import Bools, Floats, macro_f1, macro_f1_present
+
+Groups = npt.NDArray[np.str_]
+
+
+def summarise(decisions: Bools, truth: Bools, groups: Groups, settings: Score) -> dict[str, float]:
+    """Macro-F1 with its interval, over all labels and over those that these samples have.
+
+    Args:
+        decisions: (N, 28).
+        truth: (N, 28), at least one label in all.
+        groups: (N,).
+        settings: of the bootstrap.
+    """
+    resampled = f1_resamples(decisions, truth, groups, resamples=settings.resamples, seed=settings.seed)
+    present = truth.any(axis=0)
+    overall, over_present = macro_f1(decisions, truth), macro_f1_present(decisions, truth)
+    low, high = interval(resampled.mean(axis=1), overall, settings.confidence)
+    present_low, present_high = interval(resampled[:, present].mean(axis=1), over_present, settings.confidence)
+    return {
+        "macro_f1": overall,
+        "macro_f1_low": low,
+        "macro_f1_high": high,
+        "macro_f1_present": over_present,
+        "macro_f1_present_low": present_low,
+        "macro_f1_present_high": present_high,
+        "labels_present": int(present.sum()),
+        "samples": len(truth),
+        "groups": len(np.unique(groups)),
+    }
+
+
+def by_fold(
+    decisions: Bools, truth: Bools, groups: Groups, folds: npt.NDArray[np.int64], settings: Score
+) -> pd.DataFrame:
+    """The summary of each fold's held-out samples, a row per fold."""
+    rows = []
+    for fold in np.unique(folds).tolist():
+        held_out = folds == fold
+        rows.append({"fold": fold} | summarise(decisions[held_out], truth[held_out], groups[held_out], settings))
+    return pd.DataFrame(rows)
+
+
+def by_label(
+    probabilities: Floats, decisions: Bools, truth: Bools, groups: Groups, thresholds: Thresholds, settings: Score
+) -> pd.DataFrame:
+    """What is known of each label, a row per label in the competition's order.
+
+    Args:
+        probabilities: (N, 28).
+        decisions: (N, 28).
+        truth: (N, 28).
+        groups: (N,).
+        thresholds: (28,), those of the test set.
+        settings: of the bootstrap.
+
+    Returns:
+        label, name, positives (samples and groups that have the label), threshold, precision, recall, F1 with
+        its interval, and average precision, which a label without positives lacks.
+    """
+    precision, recall, f1, positives = precision_recall_fscore_support(truth, decisions, average=None, zero_division=0)
+    resampled = f1_resamples(decisions, truth, groups, resamples=settings.resamples, seed=settings.seed)
+    ends = [interval(values, estimate, settings.confidence) for values, estimate in zip(resampled.T, f1, strict=True)]
+    ranked = [
+        average_precision_score(truth[:, label], probabilities[:, label]) if truth[:, label].any() else np.nan
+        for label in range(len(LABELS))
+    ]
+    return pd.DataFrame(
+        {
+            "label": range(len(LABELS)),
+            "name": LABELS,
+            "positives": positives,
+            "groups": [len(np.unique(groups[truth[:, label]])) for label in range(len(LABELS))],
+            "threshold": thresholds,
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            "f1_low": [low for low, _ in ends],
+            "f1_high": [high for _, high in ends],
+            "average_precision": ranked,
+        }
+    )

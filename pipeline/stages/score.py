@@ -1,0 +1,143 @@
+"""Score the decisions on the held-out samples, and on the test set where its truth is known.
+
+Reads data/folds.csv, blend/, history/, the first source's index and, where it stands there, its test_truth.csv,
+which nothing else ever reads; writes metrics.json, tables/ and plots/.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipeline import paths
+from pipeline.atlas.folds import read_folds
+from pipeline.atlas.packed import read_index
+from pipeline.errors import InputError, run_stage
+from pipeline.files import replacing
+from pipeline.labels import LABELS, target_matrix
+from pipeline.params import Params, load
+from pipeline.report.figures import draw_fold_balance, draw_label_scores, draw_learning_curves, save
+from pipeline.scoring import blend
+from pipeline.scoring.baselines import baseline_macro_f1
+from pipeline.scoring.counts import Thresholds
+from pipeline.scoring.metrics import binary_cross_entropy, calibration_error
+from pipeline.scoring.tables import by_fold, by_label, summarise
+
+
+def read_test_truth(path: Path, ids: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
+    """The true labels of the test samples ``ids``, (N, 28), from a CSV with the columns Id and Target.
+
+    Raises:
+        InputError: the file is damaged, or its ids are not those of the test set.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        targets = table.set_index("Id")["Target"]
+    except (KeyError, ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a CSV with the columns Id and Target ({error})") from None
+    if sorted(targets.index) != sorted(ids.tolist()):
+        lacking = sorted(set(ids.tolist()) - set(targets.index))
+        raise InputError(
+            f"{path}: its {len(targets)} ids are not those of the {len(ids)} test samples, each once "
+            f"(it lacks {', '.join(lacking[:3]) or 'none'}): put the right file there or remove it"
+        )
+    try:
+        return target_matrix(targets.loc[ids.tolist()])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def read_history(settings: Params) -> pd.DataFrame:
+    """The learning curves of all models and folds, with the columns ``model`` and ``fold`` added."""
+    curves = []
+    for model in settings.models:
+        for fold in settings.folds.ids:
+            path = paths.history(model, fold)
+            try:
+                curves.append(pd.read_csv(path).assign(model=model, fold=fold))
+            except (FileNotFoundError, ValueError) as error:
+                raise InputError(f"{path} is missing or damaged ({error}): run the train stage again") from None
+    return pd.concat(curves, ignore_index=True)
+
+
+def score_test(params: Params, thresholds: Thresholds) -> tuple[dict[str, float], pd.DataFrame] | None:
+    """The summary and the label table of the test set; None where its truth is not known."""
+    source = params.data.sources[0]
+    path = paths.source(source) / "test_truth.csv"
+    if not path.exists():
+        return None
+    decided = blend.load(blend.TEST)
+    truth = read_test_truth(path, decided.ids)
+    index = read_index(source).set_index("id").loc[decided.ids.tolist()]
+    groups = index["group"].where(index["group"] != "", index.index).to_numpy(dtype=np.str_)
+    table = by_label(decided.probabilities, decided.decisions, truth, groups, thresholds, params.score)
+    return summarise(decided.decisions, truth, groups, params.score), table
+
+
+def write_tables(tables: dict[str, pd.DataFrame]) -> None:
+    """Write tables/NAME.csv for each, and nothing else there."""
+    with replacing(paths.TABLES) as folder:
+        folder.mkdir()
+        for name, table in tables.items():
+            table.to_csv(folder / f"{name}.csv", index=False)
+
+
+def write_plots(
+    params: Params,
+    history: pd.DataFrame,
+    label_table: pd.DataFrame,
+    truth: npt.NDArray[np.bool_],
+    folds: npt.NDArray[np.int64],
+) -> None:
+    """Draw plots/*.png."""
+    positives = pd.DataFrame(truth, columns=list(LABELS)).groupby(folds).sum().T
+    with replacing(paths.PLOTS) as folder:
+        folder.mkdir()
+        save(draw_learning_curves(history), folder / "learning-curves.png")
+        save(draw_label_scores(label_table, params.score.confidence), folder / "labels.png")
+        save(draw_fold_balance(positives), folder / "folds.png")
+
+
+def main() -> None:
+    """Run the stage."""
+    params = load()
+    samples = read_folds()
+    truth = target_matrix(samples["target"])
+    groups, folds = samples["group"].to_numpy(dtype=np.str_), samples["fold"].to_numpy()
+    held_out = blend.load(blend.HELD_OUT)
+    if not np.array_equal(held_out.ids, samples["id"]):
+        raise InputError(f"{blend.HELD_OUT}: its samples are not those of {paths.FOLDS}: run the ensemble stage again")
+    choices = blend.read_decisions()
+    thresholds = np.array(choices["thresholds"])
+
+    fold_table = by_fold(held_out.decisions, truth, groups, folds, params.score)
+    label_table = by_label(held_out.probabilities, held_out.decisions, truth, groups, thresholds, params.score)
+    policy_table = pd.DataFrame(choices["policies"]).T.rename_axis("policy").reset_index()
+    policy_table["chosen"] = policy_table["policy"] == choices["policy"]
+    history = read_history(params)
+    tables = {"folds": fold_table, "labels": label_table, "policies": policy_table, "history": history}
+    metrics: dict[str, Any] = {
+        **summarise(held_out.decisions, truth, groups, params.score),
+        "confidence": params.score.confidence,
+        "fold_mean": float(fold_table["macro_f1"].mean()),
+        "fold_sd": float(fold_table["macro_f1"].std()),
+        "folds": dict(zip(fold_table["fold"].astype(str), fold_table["macro_f1"], strict=True)),
+        "loss": binary_cross_entropy(held_out.probabilities, truth),
+        "calibration_error": calibration_error(held_out.probabilities, truth),
+        "models": {model: rating["macro_f1"] for model, rating in choices["models"].items()},
+        "baselines": baseline_macro_f1(truth, folds),
+    }
+    if test := score_test(params, thresholds):
+        metrics["test"], tables["test_labels"] = test
+
+    write_tables(tables)
+    write_plots(params, history, label_table, truth, folds)
+    with replacing(paths.METRICS) as temporary:
+        temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,23 @@
+"""A model small enough to train in a test."""
+
+from pipeline import params
+
+TINY = params.Model(
+    backbone="test_resnet",
+    channels=None,
+    attention="cbam",
+    dropout=0.1,
+    size=32,
+    normalise="image",
+    loss=params.Focal(gamma=2.0, alpha=None),
+    epochs=6,
+    batch_size=8,
+    learning_rate=5e-3,
+    weight_decay=0.05,
+    warmup=0.1,
+    ema_decay=0.5,
+    clip_norm=1.0,
+    precision="fp32",
+    augment=params.Augment(zoom=1.25, shift=0.1, shear=5, gain=1.3, gamma=1.3, noise=0.02),
+    seed=0,
+)
