@@ -6,9 +6,20 @@ from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
+LOG_INTERVAL_S = 10.0
+
 T = TypeVar("T")
 
-LOG_INTERVAL_S = 10.0
+
+class _LogLines:
+    """A stream for tqdm that turns its redrawn bar into lines of their own."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            print(line, file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def track(items: Iterable[T], what: str, *, total: int | None = None, unit: str = "samples") -> "tqdm[T]":
@@ -21,6 +32,11 @@ def count(what: str, *, total: int, unit: str = "samples") -> "tqdm[NoReturn]":
     return _bar(None, what, total, unit)
 
 
+def say(line: str) -> None:
+    """Print a line to stderr, above the bar if one is shown."""
+    tqdm.write(line, file=sys.stderr)
+
+
 def _bar(items: Iterable[T] | None, what: str, total: int | None, unit: str) -> "tqdm[T]":
     live = sys.stderr.isatty()
     return tqdm(  # type: ignore[return-value]  # the stubs know only the case with items
@@ -28,8 +44,8 @@ def _bar(items: Iterable[T] | None, what: str, total: int | None, unit: str) -> 
         desc=what,
         total=total,
         unit=f" {unit}",
+        file=sys.stderr if live else _LogLines(),
         mininterval=0.1 if live else LOG_INTERVAL_S,
-        # A log keeps every refresh as a line of its own, so it gets no bar and few refreshes.
-        bar_format=None if live else "{desc}: {n_fmt}/{total_fmt}{unit}, {rate_fmt}, {remaining} left\n",
+        bar_format=None if live else "{desc}: {n_fmt}/{total_fmt}{unit}, {rate_fmt}, {remaining} left",
         dynamic_ncols=live,
     )

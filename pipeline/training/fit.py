@@ -1,7 +1,6 @@
 """The training loop: one network, one fold."""
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pipeline.atlas.batches import Samples, ordered_batches, training_batches
 from pipeline.errors import InputError
 from pipeline.model.losses import focal
 from pipeline.model.network import Network
-from pipeline.progress import count
+from pipeline.progress import count, say
 from pipeline.training import runtime
 from pipeline.training.average import moving_average
 from pipeline.training.predict import probabilities
@@ -83,7 +82,7 @@ def fit(
                 bar.update(recipe.batch_size)
             speed = len(losses) * recipe.batch_size / (time.perf_counter() - started)
             predicted = probabilities(averaged.eval(), held_out_batches, precision=recipe.precision)
-            bar.write(on_epoch(Epoch(epoch, rate, float(np.mean(losses)), speed), predicted), file=sys.stderr)
+            say(on_epoch(Epoch(epoch, rate, float(np.mean(losses)), speed), predicted))
     return averaged.eval()
 
 
