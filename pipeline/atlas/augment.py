@@ -45,14 +45,18 @@ class Stain(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ships
         return look_up(img, table)
 
 
-def augmentation(augment: params.Augment) -> Callable[[Image, int], Image]:
-    """Build the random change: ``change(image, seed)`` maps (S, S, 4) uint8 to the same shape.
+def augmentation(augment: params.Augment, size: int) -> Callable[[Image, int], Image]:
+    """Build the random change: ``change(image, seed)`` maps (size, size, 4) uint8 to (crop * size, crop * size, 4).
+
+    A cropped window has the scale of the whole image, so that a network trained on windows predicts whole images.
 
     The result is a function of image and seed alone: the library's own generator would repeat itself in
     every worker and every epoch, so it is seeded anew for each sample.
     """
+    window = round(augment.crop * size)
     transform = A.Compose(
         [
+            A.RandomCrop(window, window, p=1 if window < size else 0),
             A.D4(p=1),
             A.Affine(
                 scale=(1 / augment.zoom, augment.zoom),

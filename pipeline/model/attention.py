@@ -25,7 +25,8 @@ class ChannelGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate for ``x`` (B, C, H, W): (B, C, 1, 1) in 0..1."""
-        pooled = torch.stack((x.mean((2, 3)), x.amax((2, 3))))  # 2, B, C
+        # Torch's pooling hands its gradient to one position; amax would compare every value with the maximum again.
+        pooled = torch.stack((x.mean((2, 3)), F.adaptive_max_pool2d(x, 1).flatten(1)))  # 2, B, C
         hidden = F.relu(self.squeeze(pooled))  # 2, B, C/16
         # The last layer is linear, so one product of the summed hidden units serves both branches
         # once the bias, which the sum needs twice, is added back.

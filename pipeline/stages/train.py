@@ -30,7 +30,7 @@ def main() -> None:
     folds = read_folds()
     images = {source: open_images(source) for source in folds["source"].unique()}
     rest, held_out = folds[folds["fold"] != fold], folds[folds["fold"] == fold]
-    training = Samples(rest, images, recipe.size, change=augmentation(recipe.augment), seed=recipe.seed)
+    training = Samples(rest, images, recipe.size, change=augmentation(recipe.augment, recipe.size), seed=recipe.seed)
     judged = Samples(held_out, images, recipe.size)
 
     torch.manual_seed(recipe.seed)
