@@ -97,6 +97,7 @@ class Model(Section):
     normalise: Literal["image", "dataset"]
     loss: Focal
     epochs: Count
+    evaluate_every: Count
     batch_size: Annotated[int, Field(ge=2)]
     learning_rate: Positive
     weight_decay: Annotated[float, Field(ge=0)]

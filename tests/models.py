@@ -11,6 +11,7 @@ TINY = params.Model(
     normalise="image",
     loss=params.Focal(gamma=2.0, alpha=None),
     epochs=6,
+    evaluate_every=1,
     batch_size=8,
     learning_rate=5e-3,
     weight_decay=0.05,

@@ -1,5 +1,7 @@
 """Training: it learns, the same way each time, and stops where the loss is lost."""
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -64,6 +66,13 @@ def test_runs_are_identical_with_any_number_of_workers() -> None:
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(first, with_workers)
     assert history.table(rows).equals(history.table(again))
+
+
+def test_looking_less_often_at_the_held_out_fold_changes_no_weight() -> None:
+    every, seldom = run(TINY), run(TINY.model_copy(update={"evaluate_every": 4}))
+    np.testing.assert_array_equal(every[1], seldom[1])
+    assert [row.epoch for row in seldom[0]] == [3, 5]
+    assert seldom[0][-1] == dataclasses.replace(every[0][-1], images_per_second=seldom[0][-1].images_per_second)
 
 
 def test_a_lost_loss_stops_and_names_the_step() -> None:

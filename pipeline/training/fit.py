@@ -47,10 +47,10 @@ def fit(
     Args:
         network: with its starting statistics set; trained in place.
         training: the samples to learn from.
-        held_out: predicted after each epoch, never learned from and never used to choose an epoch.
+        held_out: predicted every ``evaluate_every`` epochs, never learned from and never used to choose an epoch.
         recipe: the model's section.
         machine: loader processes and the batch size of predictions.
-        on_epoch: called after each epoch with its figures and the averaged network's held-out
+        on_epoch: called after each such epoch with its figures and the averaged network's held-out
             probabilities (N, 28); returns the line to log.
 
     Raises:
@@ -81,6 +81,8 @@ def fit(
                     )
                 bar.update(recipe.batch_size)
             speed = len(losses) * recipe.batch_size / (time.perf_counter() - started)
+            if (epoch + 1) % recipe.evaluate_every and epoch + 1 < recipe.epochs:
+                continue
             predicted = probabilities(averaged.eval(), held_out_batches, precision=recipe.precision)
             say(on_epoch(Epoch(epoch, rate, float(np.mean(losses)), speed), predicted))
     return averaged.eval()
