@@ -201,7 +201,12 @@ def test_metrics_are_scikit_learns() -> None:
     assert metrics["fold_sd"] == pytest.approx(np.std(by_fold, ddof=1))
     assert metrics["macro_f1"] > 2 * max(metrics["baselines"].values())
     assert "test" not in metrics
-    assert sorted(path.name for path in paths.TABLES.iterdir()) == ["folds.csv", "labels.csv", "policies.csv"]
+    assert sorted(path.name for path in paths.TABLES.iterdir()) == [
+        "folds.csv",
+        "history.csv",
+        "labels.csv",
+        "policies.csv",
+    ]
     assert sorted(path.name for path in paths.PLOTS.iterdir()) == ["folds.png", "labels.png", "learning-curves.png"]
     assert pd.read_csv(paths.TABLES / "policies.csv").query("chosen")["policy"].tolist() == [load().ensemble.thresholds]
 

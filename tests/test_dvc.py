@@ -44,9 +44,10 @@ def test_every_stage_module_is_in_the_pipeline() -> None:
     assert {module(stage).rpartition(".")[2] for stage in stages().values()} == modules
 
 
-def test_only_score_depends_on_the_truth_of_the_test_set() -> None:
-    readers = [file for file in Path("pipeline").rglob("*.py") if "test_truth.csv" in file.read_text()]
-    code = {str(file) for file in readers}
-    for name, stage in stages().items():
-        if name not in ("score", "simulate"):
-            assert not code & set(stage["deps"]), name
+def test_only_score_reads_the_truth_of_the_test_set() -> None:
+    naming = {str(file) for file in Path("pipeline").rglob("*.py") if '"test_truth.csv"' in file.read_text()}
+    assert naming == {
+        "pipeline/stages/simulate.py",  # writes it
+        "pipeline/stages/score.py",
+        "pipeline/atlas/samples.py",  # lists it among the files to leave alone
+    }
