@@ -23,7 +23,8 @@ def run_stage(main: Callable[[], None]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {where}{error.strerror}: free some space or choose another disk, then run the command again")
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "get the right to write there"
+        sys.exit(f"error: {where}{error.strerror}: {remedy} or choose another disk, then run the command again")
     except KeyboardInterrupt:
         print("interrupted: nothing half-written was kept; the same command starts this stage again", file=sys.stderr)
         sys.exit(130)
