@@ -1,0 +1,1 @@
+"""What the pipeline costs and how far its figures can be trusted: ``python -m benchmarks.NAME``."""
