@@ -20,6 +20,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 View = Literal["identity", "rot90", "rot180", "rot270", "flip", "flip_rot90", "flip_rot180", "flip_rot270"]
+LossName = Literal["focal", "bce", "asymmetric", "soft_f1", "lovasz"]
 Policy = Literal["fixed", "global", "per_label", "counts"]
 
 
@@ -86,6 +87,21 @@ class Focal(Section):
     alpha: Share | None
 
 
+class Asymmetric(Section):
+    """Asymmetric loss."""
+
+    gamma_positive: Annotated[float, Field(ge=0)]
+    gamma_negative: Annotated[float, Field(ge=0)]
+    margin: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Repeat(Section):
+    """Rare-label sampling; off where ``most`` is 1."""
+
+    below: Share
+    most: Annotated[float, Field(ge=1)]
+
+
 class Model(Section):
     """One model: its network, its input and its training recipe."""
 
@@ -95,7 +111,12 @@ class Model(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)]
     size: Annotated[int, Field(ge=32)]
     normalise: Literal["image", "dataset"]
-    loss: Focal
+    loss: Annotated[dict[LossName, Positive], Field(min_length=1)]
+    focal: Focal
+    asymmetric: Asymmetric
+    label_balance: Share
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    repeat: Repeat
     epochs: Count
     evaluate_every: Count
     batch_size: Annotated[int, Field(ge=2)]

@@ -39,7 +39,7 @@ def run(model: params.Model = TINY, workers: int = 0) -> tuple[list[history.Row]
     rows: list[history.Row] = []
 
     def on_epoch(epoch: Epoch, predicted: npt.NDArray[np.float32]) -> str:
-        rows.append(history.judge(epoch, predicted, held_out.targets.numpy() > 0, prior.numpy(), model.loss))
+        rows.append(history.judge(epoch, predicted, held_out.targets.numpy() > 0, prior.numpy(), model))
         return history.line(rows[-1], model.epochs)
 
     machine = MACHINE.model_copy(update={"workers": workers})

@@ -42,7 +42,7 @@ def main() -> None:
     rows: list[history.Row] = []
 
     def on_epoch(epoch: Epoch, probabilities: npt.NDArray[np.float32]) -> str:
-        rows.append(history.judge(epoch, probabilities, judged.targets.numpy() > 0, prior.numpy(), recipe.loss))
+        rows.append(history.judge(epoch, probabilities, judged.targets.numpy() > 0, prior.numpy(), recipe))
         return history.line(rows[-1], recipe.epochs)
 
     network = fit(network, training, judged, recipe, settings.machine, on_epoch)

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from pipeline import params
 from pipeline.atlas.batches import Samples, ordered_batches, training_batches
 from pipeline.errors import InputError
-from pipeline.model.losses import focal
+from pipeline.model.losses import objective
 from pipeline.model.network import Network
 from pipeline.progress import count, say
 from pipeline.training import runtime
@@ -58,6 +58,7 @@ def fit(
     """
     workers = runtime.workers(machine.workers)
     network = network.to(runtime.device()).to(memory_format=torch.channels_last)
+    criterion = objective(recipe, training.targets.mean(dim=0))
     optimizer = torch.optim.AdamW(_groups(network, recipe.weight_decay), fused=True)
     average = moving_average(network, recipe.ema_decay)
     averaged = cast(Network, average.module)
@@ -73,7 +74,7 @@ def fit(
             losses = []
             for step, (images, targets) in enumerate(batches, start=epoch * len(batches)):
                 rate = learning_rate(step, steps=steps, peak=recipe.learning_rate, warmup=recipe.warmup)
-                losses.append(_step(network, images, targets, optimizer, rate, average, recipe))
+                losses.append(_step(network, images, targets, criterion, optimizer, rate, average, recipe))
                 if not math.isfinite(losses[-1]):
                     raise InputError(
                         f"the loss is {losses[-1]} at step {step} (epoch {epoch}): "
@@ -92,6 +93,7 @@ def _step(
     network: Network,
     images: Tensor,
     targets: Tensor,
+    criterion: Callable[[Tensor, Tensor], Tensor],
     optimizer: torch.optim.Optimizer,
     rate: float,
     average: AveragedModel,
@@ -104,7 +106,7 @@ def _step(
     network.train()
     with runtime.autocast(recipe.precision):
         logits = network(images.to(device, non_blocking=True))  # B, 28
-    loss = focal(logits, targets.to(device, non_blocking=True), gamma=recipe.loss.gamma, alpha=recipe.loss.alpha)
+    loss = criterion(logits, targets.to(device, non_blocking=True))
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)

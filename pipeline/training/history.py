@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from pipeline import params
-from pipeline.model.losses import focal
+from pipeline.model.losses import objective
 from pipeline.scoring.counts import curve_macro_f1
 from pipeline.training.fit import Epoch
 
@@ -26,7 +26,9 @@ class Row(Epoch):
     held_out_mean_average_precision: float
 
 
-def judge(epoch: Epoch, probabilities: Floats, truth: npt.NDArray[np.bool_], prior: Floats, loss: params.Focal) -> Row:
+def judge(
+    epoch: Epoch, probabilities: Floats, truth: npt.NDArray[np.bool_], prior: Floats, recipe: params.Model
+) -> Row:
     """Add the held-out figures, none of which takes a decision from the held-out truth.
 
     Args:
@@ -34,10 +36,10 @@ def judge(epoch: Epoch, probabilities: Floats, truth: npt.NDArray[np.bool_], pri
         probabilities: (N, 28), held-out.
         truth: (N, 28).
         prior: (28,), share of the training samples with each label; macro-F1 gives each label to that share.
-        loss: the section of the training loss, which the held-out loss repeats.
+        recipe: the model's section; the held-out loss is that of training, over the whole fold at once.
     """
     logits = torch.logit(torch.from_numpy(probabilities), eps=1e-6)
-    held_out_loss = focal(logits, torch.from_numpy(truth), gamma=loss.gamma, alpha=loss.alpha)
+    held_out_loss = objective(recipe, torch.from_numpy(prior))(logits, torch.from_numpy(truth))
     present = truth.any(axis=0)
     return Row(
         **dataclasses.asdict(epoch),
