@@ -10,6 +10,7 @@ METRICS = Path("metrics.json")
 TABLES = Path("tables")
 PLOTS = Path("plots")
 SUBMISSION = Path("submission.csv")
+REPORT = Path("report.html")
 
 
 def source(name: str) -> Path:
@@ -35,3 +36,8 @@ def history(name: str, fold: int) -> Path:
 def predictions(name: str, fold: int) -> Path:
     """Held-out and test probabilities of one model and fold."""
     return Path("predictions") / name / f"fold-{fold}.npz"
+
+
+def maps(name: str) -> Path:
+    """Attention maps of one model on the examples of ``tables/examples.csv``."""
+    return Path("maps") / f"{name}.npz"

@@ -202,6 +202,7 @@ def test_metrics_are_scikit_learns() -> None:
     assert metrics["macro_f1"] > 2 * max(metrics["baselines"].values())
     assert "test" not in metrics
     assert sorted(path.name for path in paths.TABLES.iterdir()) == [
+        "examples.csv",
         "folds.csv",
         "history.csv",
         "labels.csv",

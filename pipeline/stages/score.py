@@ -23,6 +23,7 @@ from pipeline.report.figures import draw_fold_balance, draw_label_scores, draw_l
 from pipeline.scoring import blend
 from pipeline.scoring.baselines import baseline_macro_f1
 from pipeline.scoring.counts import Thresholds
+from pipeline.scoring.examples import choose_examples
 from pipeline.scoring.metrics import binary_cross_entropy, calibration_error
 from pipeline.scoring.tables import by_fold, by_label, summarise
 
@@ -118,7 +119,15 @@ def main() -> None:
     policy_table = pd.DataFrame(choices["policies"]).T.rename_axis("policy").reset_index()
     policy_table["chosen"] = policy_table["policy"] == choices["policy"]
     history = read_history(params)
-    tables = {"folds": fold_table, "labels": label_table, "policies": policy_table, "history": history}
+    examples = choose_examples(held_out.probabilities, held_out.decisions, truth)
+    examples.insert(0, "id", held_out.ids[examples.pop("position")])
+    tables = {
+        "folds": fold_table,
+        "labels": label_table,
+        "policies": policy_table,
+        "history": history,
+        "examples": examples,
+    }
     metrics: dict[str, Any] = {
         **summarise(held_out.decisions, truth, groups, params.score),
         "confidence": params.score.confidence,
