@@ -108,6 +108,7 @@ class Model(Section):
     backbone: str
     channels: tuple[Count, Count, Count, Count] | None
     attention: Literal["none", "cbam"]
+    head: Literal["pooled", "label_queries"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     size: Annotated[int, Field(ge=32)]
     normalise: Literal["image", "dataset"]

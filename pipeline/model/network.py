@@ -11,6 +11,7 @@ from pipeline import params
 from pipeline.errors import InputError
 from pipeline.labels import CHANNELS, LABELS
 from pipeline.model.attention import ATTENTION
+from pipeline.model.heads import LabelQueries
 
 MIN_STD = 4 / 255
 """Spread below which a channel counts as empty: its read-out noise is not blown up to full contrast."""
@@ -44,23 +45,35 @@ class Normalise(nn.Module):
 
 
 class Network(nn.Module):
-    """Normalisation, then a timm ResNet with attention in every block, average and max pooling, 28 logits."""
+    """Normalisation, a timm ResNet with attention in every block, and a head that gives 28 logits.
+
+    The pooled head is timm's own: average and max pooling joined, dropout, one linear layer.
+    """
 
     def __init__(self, model: params.Model) -> None:
         """Build the network with fresh weights.
 
         Raises:
-            InputError: ``backbone`` is not a ResNet of timm.
+            InputError: ``backbone`` is not a ResNet of timm, or does not fit the head.
         """
         super().__init__()
         self.normalise = Normalise(model.normalise)
         self.backbone = _backbone(model)
+        self.queries = (
+            LabelQueries(self.backbone.num_features, model.dropout) if model.head == "label_queries" else None
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 4, H, W) uint8 to logits (B, 28)."""
-        x = self.normalise(images).contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.backbone(x)
+        x = self.features(images)
+        logits: Tensor = self.backbone.forward_head(x) if self.queries is None else self.queries(x)
         return logits
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 4, H, W) uint8 to the last stage's feature map, (B, C, H / 32, W / 32)."""
+        x = self.normalise(images).contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.backbone.forward_features(x)
+        return features
 
     @torch.no_grad()
     def start_from(self, prior: Tensor, mean: Tensor, std: Tensor) -> None:
@@ -72,8 +85,8 @@ class Network(nn.Module):
             mean: (4,) channel means of the training images, as a share of white.
             std: (4,) channel spreads of the same.
         """
-        head = self.backbone.get_classifier()
-        assert isinstance(head, nn.Linear)  # for the type checker: num_classes is not 0
+        head = self.backbone.get_classifier() if self.queries is None else self.queries
+        assert isinstance(head, nn.Linear | LabelQueries)  # for the type checker: num_classes is not 0
         head.bias.copy_(torch.logit(prior, eps=1e-3))
         self.normalise.mean.copy_(mean)
         self.normalise.std.copy_(std)
@@ -83,13 +96,13 @@ def _backbone(model: params.Model) -> ResNet:
     if not timm.is_model(model.backbone) or timm.model_entrypoint(model.backbone).__module__ != ResNet.__module__:
         raise InputError(f"params.yaml: backbone {model.backbone!r} is no ResNet of timm: try resnet18 or resnet34")
     options: dict[str, Any] = {} if model.channels is None else {"channels": model.channels}
+    # A location may be one bright spot in the field, which an average loses: so the maximum beside it.
+    pooled: dict[str, Any] = {"num_classes": len(LABELS), "global_pool": "catavgmax", "drop_rate": model.dropout}
     net = timm.create_model(
         model.backbone,
         pretrained=False,
         in_chans=len(CHANNELS),
-        num_classes=len(LABELS),
-        global_pool="catavgmax",  # a location may be one bright spot in the field, which an average loses
-        drop_rate=model.dropout,
+        **(pooled if model.head == "pooled" else {"num_classes": 0, "global_pool": ""}),
         block_args={"attn_layer": ATTENTION[model.attention]},
         **options,
     )

@@ -1,0 +1,77 @@
+"""Where a network looks for a label: maps over the image. The only module that knows captum."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from captum.attr import LayerGradCam
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.model.attention import SpatialGate
+from pipeline.model.network import Network
+
+
+def label_maps(network: Network, images: Tensor, labels: Tensor, size: int) -> dict[str, Tensor]:
+    """Every kind of map that a network has, for one label of each image.
+
+    ``grad_cam``: which positions of the last stage raise the label's logit (Selvaraju et al., "Grad-CAM",
+    ICCV 2017). ``gate_1`` to ``gate_4``: CBAM's spatial gate of the last block of each stage, the same for every
+    label, with ``attention`` spatial or cbam. ``query``: what the label's query attends to, with the head
+    ``label_queries``.
+
+    Args:
+        network: in evaluation mode.
+        images: (B, 4, S, S) uint8, at the network's own size.
+        labels: (B,), from 0 to 27.
+        size: side in pixels of the maps.
+
+    Returns:
+        (B, size, size) float32 in 0..1 for each kind. Gates are as the network uses them; the others are scaled
+        to a maximum of 1, and are 0 everywhere where nothing raises the logit.
+    """
+    with _gates(network) as gates, torch.no_grad():
+        features = network.features(images)
+    maps = {"grad_cam": _grad_cam(network, images, labels)}
+    maps |= {f"gate_{stage}": gate[:, 0] for stage, gate in sorted(gates.items())}
+    if network.queries is not None:
+        with torch.no_grad():
+            maps["query"] = network.queries.maps(features)[torch.arange(len(labels)), labels]
+    enlarged = {kind: _enlarge(found, size) for kind, found in maps.items()}
+    return {kind: found if kind.startswith("gate") else _scale(found) for kind, found in enlarged.items()}
+
+
+def _grad_cam(network: Network, images: Tensor, labels: Tensor) -> Tensor:
+    """(B, h, w), at least 0, at the size of the last stage."""
+    cam = LayerGradCam(network, network.backbone.layer4)
+    found: Tensor = cam.attribute(images, target=labels, relu_attributions=True)  # B, 1, h, w
+    return found[:, 0].detach()
+
+
+@contextmanager
+def _gates(network: Network) -> Iterator[dict[int, Tensor]]:
+    """Collect the last spatial gate of each stage, (B, 1, h, w), of whatever runs inside."""
+    found: dict[int, Tensor] = {}
+    hooks = []
+    for number in range(1, 5):
+        stage: nn.Module = network.backbone.get_submodule(f"layer{number}")
+        for gate in (module for module in stage.modules() if isinstance(module, SpatialGate)):
+
+            def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor, number: int = number) -> None:
+                found[number] = output.detach()
+
+            hooks.append(gate.register_forward_hook(keep))
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _enlarge(maps: Tensor, size: int) -> Tensor:
+    return F.interpolate(maps[:, None].float(), (size, size), mode="bilinear", align_corners=False)[:, 0]
+
+
+def _scale(maps: Tensor) -> Tensor:
+    highest = maps.amax(dim=(1, 2), keepdim=True)
+    return maps / highest.where(highest > 0, 1.0)
