@@ -1,11 +1,13 @@
 """Augmentation: a function of image and seed, and every part of it does something and can be switched off."""
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from pipeline import params
 from pipeline.atlas.augment import augmentation
+from pipeline.atlas.images import warp
 from tests.models import TINY
 
 OFF = params.Augment(crop=1, zoom=1, shift=0, shear=0, gain=1, gamma=1, noise=0)
@@ -48,3 +50,36 @@ def test_a_crop_is_a_window_at_the_same_scale() -> None:
     windows = [change(np.dstack([rows, columns, rows, columns]), seed) for seed in range(10)]
     assert {window.shape for window in windows} == {(24, 24, 4)}
     assert len({window.tobytes() for window in windows}) > 1
+
+
+@pytest.mark.parametrize("angle", [0, 30, 45, 100, 180])
+@pytest.mark.parametrize("scale", [0.8, 1.25])
+def test_the_fast_warp_equals_opencvs_own_mirrored_one(angle: float, scale: float) -> None:
+    matrix = np.asarray(cv2.getRotationMatrix2D((20, 30), angle, scale), dtype=np.float64)
+    matrix[:, 2] += (5, -3)
+    expected = cv2.warpAffine(image(), matrix, (48, 48), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    np.testing.assert_array_equal(warp(image(), matrix), expected)
+
+
+def test_noise_has_the_spread_drawn_is_centred_and_new_for_each_seed_and_channel() -> None:
+    change = augmentation(OFF.model_copy(update={"noise": 0.04}), 256)
+    flat = np.full((256, 256, 4), 100, np.uint8)
+    noises = [change(flat, seed).astype(float) - 100 for seed in range(40)]
+    assert abs(np.mean(noises)) < 0.05
+    spreads = np.array([noise.std() for noise in noises]) / 255
+    assert 0.035 < spreads.max() < 0.041
+    assert spreads.min() < 0.01
+    assert spreads.mean() == pytest.approx(0.02, abs=0.005)
+    pairs = np.corrcoef([noise[..., channel].ravel() for noise in noises[:6] for channel in range(4)])
+    assert np.abs(pairs - np.eye(len(pairs))).max() < 0.05
+
+
+def test_every_direction_is_seen() -> None:
+    wedge = np.zeros((33, 33, 4), np.uint8)
+    wedge[:16, 16:] = 200  # a mark off both axes
+    wedge[:8, 16:] = 100
+    change = augmentation(OFF, 33)
+    seen = [change(wedge, seed)[..., 0].astype(float) for seed in range(400)]
+    rows, columns = np.mgrid[:33, :33] - 16
+    angles = [np.degrees(np.arctan2((s * rows).sum(), (s * columns).sum())) for s in seen]
+    assert np.histogram(angles, bins=8, range=(-180, 180))[0].min() > 20

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pipeline.atlas.images import shrink
+from pipeline.atlas.images import planes, shrink
 from pipeline.labels import target_matrix
 
 Image = npt.NDArray[np.uint8]
@@ -56,7 +56,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         image = shrink(self.images[self.sources[position]][self.rows[position]], self.size)
         if self.change is not None:
             image = self.change(image, _seed(self.seed, epoch, position))
-        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), self.targets[position]
+        return torch.from_numpy(planes(image)), self.targets[position]
 
 
 class Draws(Sampler[list[Draw]]):
