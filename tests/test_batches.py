@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
+from pipeline import params
 from pipeline.atlas.batches import Samples, ordered_batches, training_batches
 
 N, SIDE = 11, 64
+OFF = params.Repeat(below=0.05, most=1)
 
 
 @pytest.fixture
@@ -34,24 +36,24 @@ def test_images_and_targets_are_those_of_the_table(
 ) -> None:
     samples = Samples(table, arrays, SIDE)
     for position, (source, row) in enumerate(zip(table["source"], table["row"], strict=True)):
-        image, _ = samples[(0, position)]
-        np.testing.assert_array_equal(image.numpy().transpose(1, 2, 0), arrays[source][row])
+        images, _ = samples.batch([(0, position, 0)])
+        np.testing.assert_array_equal(images[0].numpy().transpose(1, 2, 0), arrays[source][row])
     assert samples.targets[0].nonzero().flatten().tolist() == [1, 3]
     assert samples.targets[1].sum() == 0
     assert samples.targets[2].nonzero().flatten().tolist() == [27]
 
 
 def test_shrinking_is_by_area(table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]) -> None:
-    image, _ = Samples(table, arrays, SIDE // 4)[(0, 0)]
+    images, _ = Samples(table, arrays, SIDE // 4).batch([(0, 0, 0)])
     blocks = arrays["a"][1].astype(float).reshape(SIDE // 4, 4, SIDE // 4, 4, 4).mean(axis=(1, 3))
-    assert np.abs(image.numpy().transpose(1, 2, 0) - blocks).max() <= 0.51
+    assert np.abs(images[0].numpy().transpose(1, 2, 0) - blocks).max() <= 0.51
 
 
 def test_an_epoch_is_the_same_with_any_number_of_workers(
     table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]
 ) -> None:
     def epochs(workers: int) -> list[torch.Tensor]:
-        loader, draws = training_batches(Samples(table, arrays, SIDE, change=add_seed, seed=5), 4, workers)
+        loader, draws = training_batches(Samples(table, arrays, SIDE, change=add_seed, seed=5), 4, workers, OFF)
         seen = []
         for epoch in range(2):
             draws.epoch = epoch
@@ -72,13 +74,13 @@ def test_ordered_batches_hold_every_sample_once_in_order(
     images = torch.cat([images for images, _ in ordered_batches(samples, 4, 0)])
     assert len(images) == len(table)
     for position in range(len(table)):
-        torch.testing.assert_close(images[position], samples[(0, position)][0])
+        torch.testing.assert_close(images[position], samples.batch([(0, position, 0)])[0][0])
 
 
 def test_fewer_samples_than_a_batch_are_one_batch(
     table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]
 ) -> None:
-    loader, _ = training_batches(Samples(table, arrays, SIDE), 64, 0)
+    loader, _ = training_batches(Samples(table, arrays, SIDE), 64, 0, OFF)
     assert [len(images) for images, _ in loader] == [len(table)]
 
 
@@ -89,3 +91,28 @@ def test_loading_leaves_the_networks_randomness_alone(
     before = torch.get_rng_state()
     list(ordered_batches(Samples(table, arrays, SIDE), 4, 0))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_batch_lies_in_memory_as_the_network_reads_it(
+    table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]
+) -> None:
+    for workers in (0, 1):
+        images, _ = next(iter(ordered_batches(Samples(table, arrays, SIDE), 4, workers)))
+        assert images.shape == (4, 4, SIDE, SIDE)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_rare_labels_come_more_often_and_each_time_changed_anew(
+    table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]
+) -> None:
+    samples = Samples(table, arrays, SIDE, change=add_seed)
+    repeat = params.Repeat(below=1, most=1.5)  # every label is rare: 1.5 times each, but once without a label
+    loader, draws = training_batches(samples, 2, 0, repeat)
+    batches = list(draws)
+    shown = [position for batch in batches for _, position, _ in batch]
+    assert len(shown) == 2 * len(loader) == 14  # 8 of 10 samples have labels: 14 draws
+    drawn = {draw for batch in batches for draw in batch}
+    assert len(drawn) == len(shown)
+    twice = next(position for position in shown if shown.count(position) == 2)
+    first, again = samples.batch([(0, twice, 0), (0, twice, 1)])[0]
+    assert not torch.equal(first, again)

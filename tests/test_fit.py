@@ -44,7 +44,7 @@ def run(model: params.Model = TINY, workers: int = 0) -> tuple[list[history.Row]
 
     machine = MACHINE.model_copy(update={"workers": workers})
     trained = fit(network, training, held_out, model, machine, on_epoch)
-    batch = torch.stack([held_out[(0, position)][0] for position in range(16)])
+    batch, _ = held_out.batch([(0, position, 0) for position in range(16)])
     return rows, probabilities(trained, [(batch, held_out.targets)], precision="fp32")
 
 
@@ -96,7 +96,7 @@ def test_the_average_of_weights_follows_its_definition() -> None:
 
 def test_views_are_averaged_as_probabilities() -> None:
     network = Network(TINY).eval()
-    batch = two_patterns(4)[(0, 0)][0][None]
+    batch, _ = two_patterns(4).batch([(0, 0, 0)])
     flipped = network(batch.flip(-1)).sigmoid()
     expected = ((network(batch).sigmoid() + flipped) / 2).detach().numpy()
     got = probabilities(network, [(batch, batch)], views=["identity", "flip"], precision="fp32")

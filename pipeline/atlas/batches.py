@@ -1,6 +1,7 @@
 """From packed images to batches of uint8 tensors, the same ones whatever the number of workers."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,23 +10,27 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pipeline.atlas.images import planes, shrink
+from pipeline import params
+from pipeline.atlas.images import shrink
+from pipeline.atlas.sampling import draw, repeat_factors
 from pipeline.labels import target_matrix
 
 Image = npt.NDArray[np.uint8]
-Draw = tuple[int, int]
-"""(epoch, position in the table): what the loader asks a `Samples` for."""
+Batch = tuple[Tensor, Tensor]
+"""Images (B, 4, S, S) uint8, in memory channel by channel within a pixel, and targets (B, 28) float32."""
+Draw = tuple[int, int, int]
+"""(epoch, position in the table, how many times it was drawn before): what the loader asks a `Samples` for."""
 
 
-class Samples(Dataset[tuple[Tensor, Tensor]]):
-    """Rows of packed arrays as (image, target) pairs.
+class Samples(Dataset[Batch]):
+    """Rows of packed arrays as batches, which stay bytes until they are on the device.
 
     Args:
         table: one row a sample: ``source``, ``row`` (in that source's array) and ``target`` (empty if unknown).
         images: the packed array of each source, (N, S, S, 4) uint8.
         size: side in pixels of the images given out; larger ones are shrunk by area.
         change: ``change(image, seed)``, a random augmentation, or None.
-        seed: with epoch and position, decides what ``change`` does.
+        seed: with the draw, decides what ``change`` does.
     """
 
     def __init__(
@@ -50,20 +55,47 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        """The image (4, size, size) uint8 and the target (28,) float32 of one sample in one epoch."""
-        epoch, position = draw
+    def batch(self, draws: Sequence[Draw]) -> Batch:
+        """The batch of some draws, copied from the packed array once.
+
+        The array holds a pixel's channels side by side, which is how the network wants them in memory: the
+        batch is only indexed in another order, (B, 4, S, S), and nothing is transposed.
+        """
+        first = self._image(draws[0])
+        images = np.empty((len(draws), *first.shape), np.uint8)
+        images[0] = first
+        for i in range(1, len(draws)):
+            images[i] = self._image(draws[i])
+        return torch.from_numpy(images).permute(0, 3, 1, 2), self.targets[[position for _, position, _ in draws]]
+
+    __getitems__ = batch  # what the loader calls
+
+    def _image(self, draw: Draw) -> Image:
+        position = draw[1]
         image = shrink(self.images[self.sources[position]][self.rows[position]], self.size)
-        if self.change is not None:
-            image = self.change(image, _seed(self.seed, epoch, position))
-        return torch.from_numpy(planes(image)), self.targets[position]
+        return image if self.change is None else self.change(image, _seed(self.seed, *draw))
 
 
 class Draws(Sampler[list[Draw]]):
-    """Batches of (epoch, position): every sample once an epoch, in an order that the seed and epoch decide."""
+    """Batches of draws, in an order that the seed and ``epoch`` decide, or in that of the table.
 
-    def __init__(self, samples: int, batch_size: int, *, shuffle_seed: int | None = None, drop_last: bool = False):
-        self.samples = samples
+    Args:
+        factors: (N,) how often an epoch shows each sample, on average.
+        batch_size: samples in a batch.
+        shuffle_seed: None for the table's order.
+        drop_last: leave out the incomplete last batch, unless there is no other.
+    """
+
+    def __init__(
+        self,
+        factors: npt.NDArray[np.float64],
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        drop_last: bool = False,
+    ):
+        self.factors = factors
+        self.samples = round(float(factors.sum()))
         self.batch_size = batch_size
         self.shuffle_seed = shuffle_seed
         self.drop_last = drop_last
@@ -71,10 +103,16 @@ class Draws(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         order = np.arange(self.samples)
-        if self.shuffle_seed is not None:
-            order = np.random.default_rng((self.shuffle_seed, self.epoch)).permutation(self.samples)
+        if self.shuffle_seed is None:
+            positions = order
+        else:
+            random = np.random.default_rng((self.shuffle_seed, self.epoch))
+            positions = draw(self.factors, random.integers(2**20) / 2**20)
+            order = random.permutation(self.samples)
+        before = np.arange(self.samples) - np.searchsorted(positions, positions)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield [(self.epoch, int(position)) for position in order[start : start + self.batch_size]]
+            chosen = order[start : start + self.batch_size]
+            yield [(self.epoch, int(positions[i]), int(before[i])) for i in chosen]
 
     def __len__(self) -> int:
         whole, rest = divmod(self.samples, self.batch_size)
@@ -83,28 +121,34 @@ class Draws(Sampler[list[Draw]]):
 
 
 def training_batches(
-    samples: Samples, batch_size: int, workers: int
-) -> tuple[DataLoader[tuple[Tensor, Tensor]], Draws]:
+    samples: Samples, batch_size: int, workers: int, repeat: params.Repeat
+) -> tuple[DataLoader[Batch], Draws]:
     """Shuffled batches without the incomplete last one; set ``draws.epoch`` before each pass."""
-    draws = Draws(len(samples), batch_size, shuffle_seed=samples.seed, drop_last=True)
+    factors = repeat_factors(samples.targets.numpy() > 0, repeat.below, repeat.most)
+    draws = Draws(factors, batch_size, shuffle_seed=samples.seed, drop_last=True)
     return _loader(samples, draws, workers), draws
 
 
-def ordered_batches(samples: Samples, batch_size: int, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
+def ordered_batches(samples: Samples, batch_size: int, workers: int) -> DataLoader[Batch]:
     """All samples, in the table's order."""
-    return _loader(samples, Draws(len(samples), batch_size), workers)
+    return _loader(samples, Draws(np.ones(len(samples)), batch_size), workers)
 
 
-def _loader(samples: Samples, draws: Draws, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
+def _loader(samples: Samples, draws: Draws, workers: int) -> DataLoader[Batch]:
     return DataLoader(
         samples,
         batch_sampler=draws,
+        collate_fn=_as_it_is,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         # The loader draws a number from its generator; with one of its own it leaves the network's untouched.
         generator=torch.Generator(),
     )
+
+
+def _as_it_is(batch: Any) -> Any:  # the loader's type, which knows lists of samples only
+    return batch
 
 
 def _seed(*entropy: int) -> int:

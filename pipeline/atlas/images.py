@@ -156,10 +156,3 @@ def warp(image: Image, matrix: npt.NDArray[np.float64]) -> Image:
 def add(image: Image, noise: Image, share: float) -> Image:
     """``image + share * (noise - 128)``, rounded and kept within 0..255; both of one shape, uint8."""
     return cv2.addWeighted(image, 1, noise, share, -128 * share).astype(np.uint8, copy=False)
-
-
-def planes(image: Image) -> Image:
-    """(H, W, C) to (C, H, W), in memory too; several times faster than numpy's copy of the transposed array."""
-    apart = np.empty((image.shape[2], *image.shape[:2]), np.uint8)
-    cv2.split(image, list(apart))
-    return apart

@@ -62,7 +62,7 @@ def fit(
     optimizer = torch.optim.AdamW(_groups(network, recipe.weight_decay), fused=True)
     average = moving_average(network, recipe.ema_decay)
     averaged = cast(Network, average.module)
-    batches, draws = training_batches(training, recipe.batch_size, workers)
+    batches, draws = training_batches(training, recipe.batch_size, workers, recipe.repeat)
     held_out_batches = ordered_batches(held_out, machine.predict_batch, workers)
     steps = len(batches) * recipe.epochs
     with count("training", total=steps * recipe.batch_size, unit="images") as bar:
