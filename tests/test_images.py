@@ -166,3 +166,11 @@ def test_statistics_are_numpys(image: npt.NDArray[np.uint8]) -> None:
 def test_merging_keeps_the_order_of_channels() -> None:
     image = field("merge")
     assert np.array_equal(images.merge([np.ascontiguousarray(image[..., c]) for c in range(4)]), image)
+
+
+def test_look_up_gives_each_channel_its_own_table() -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (33, 17, 4), dtype=np.uint8)
+    table = random.integers(0, 256, (256, 4), dtype=np.uint8)
+    expected = np.stack([table[:, channel][pixels[..., channel]] for channel in range(4)], axis=-1)
+    np.testing.assert_array_equal(images.look_up(pixels, table), expected)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,9 @@ def augmentation(augment: params.Augment, size: int) -> Callable[[Image, int], I
     )
 
     def change(image: Image, seed: int) -> Image:
-        transform.set_random_seed(seed)
+        # One generator for all: set_random_seed would start every transform at the same number, so that the
+        # strength of the noise would follow that of the stain.
+        transform.set_random_state(np.random.default_rng(seed), Random(seed))
         changed: Image = transform(image=image)["image"]
         return changed
 
