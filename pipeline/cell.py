@@ -23,6 +23,20 @@ def model_and_fold(settings: Params) -> tuple[str, int]:
     return arguments.model, arguments.fold
 
 
+def model(settings: Params) -> str:
+    """Read ``--model NAME`` from the command line.
+
+    Raises:
+        InputError: params.yaml has no such model.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", required=True, help="a key of models in params.yaml")
+    name: str = parser.parse_args().model
+    if name not in settings.models:
+        raise InputError(f"--model {name}: params.yaml has {', '.join(settings.models)}")
+    return name
+
+
 def source(settings: Params) -> str:
     """Read ``--source NAME`` from the command line.
 

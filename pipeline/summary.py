@@ -16,6 +16,7 @@ def describe(metrics: dict[str, Any]) -> str:
     baselines = ", ".join(f"{name.replace('_', ' ')} {score:.3f}" for name, score in metrics["baselines"].items())
     rows = [
         ("submission", str(paths.SUBMISSION)),
+        ("report", f"{paths.REPORT}, to be opened in a browser"),
         ("metrics", f"{paths.METRICS}, tables in {paths.TABLES}/, pictures in {paths.PLOTS}/"),
         ("macro-F1", _score(metrics, metrics["confidence"], f"held-out samples, {metrics['groups']:,} groups")),
         ("by fold", f"{folds} (mean {metrics['fold_mean']:.3f}, SD {metrics['fold_sd']:.3f})"),

@@ -202,13 +202,22 @@ def test_metrics_are_scikit_learns() -> None:
     assert metrics["macro_f1"] > 2 * max(metrics["baselines"].values())
     assert "test" not in metrics
     assert sorted(path.name for path in paths.TABLES.iterdir()) == [
+        "blend.csv",
+        "calibration.csv",
+        "confusions.csv",
         "examples.csv",
         "folds.csv",
         "history.csv",
         "labels.csv",
         "policies.csv",
+        "pr_curves.csv",
     ]
-    assert sorted(path.name for path in paths.PLOTS.iterdir()) == ["folds.png", "labels.png", "learning-curves.png"]
+    assert sorted(path.name for path in paths.PLOTS.iterdir()) == [
+        "folds.png",
+        "labels.png",
+        "learning-curves.png",
+        "precision-recall.png",
+    ]
     assert pd.read_csv(paths.TABLES / "policies.csv").query("chosen")["policy"].tolist() == [load().ensemble.thresholds]
 
 

@@ -99,18 +99,21 @@ def cells(stage: str, *models: str) -> set[str]:
 def test_a_run_and_what_a_change_reruns(project: Project) -> None:
     models = list(params.load().models)
     assert len(models) >= 2
-    after = {"ensemble", "score", "submit"}
-    everything = {"simulate", "pack@sample", "folds"} | cells("train", *models) | cells("tta", *models) | after
+    after = {"ensemble", "score", "submit", "report"}
+    maps = {f"explain@{model}" for model in models}
+    everything = maps | {"simulate", "pack@sample", "folds"} | cells("train", *models) | cells("tta", *models) | after
     assert project.first_run == everything
     assert not project.calls.exists(), project.calls.read_text()
 
     assert project.repro() == set()
 
     project.change(r"views: \[identity\]", "views: [identity, flip]")
-    assert project.repro() == cells("tta", *models) | after
+    # Maps are drawn anew only if the change singles out other examples.
+    assert project.repro() - maps == cells("tta", *models) | after
 
     project.change(rf"(?s)(\n  {models[-1]}:.*?seed): \d+", r"\1: 7")
-    assert project.repro() == cells("train", models[-1]) | cells("tta", models[-1]) | after
+    again = project.repro() - {f"explain@{model}" for model in models[:-1]}
+    assert again == cells("train", models[-1]) | cells("tta", models[-1]) | after | {f"explain@{models[-1]}"}
 
 
 @pytest.mark.slow
@@ -123,6 +126,12 @@ def test_the_submission_is_valid(project: Project) -> None:
     for predicted in submission["Predicted"]:
         ids = parse_target(predicted)
         assert list(ids) == sorted(ids)
+
+
+@pytest.mark.slow
+def test_the_report_is_whole(project: Project) -> None:
+    report = (project.root / "report.html").read_text()
+    assert all(f'<section id="{section}">' in report for section in ("score", "labels", "errors", "attention", "run"))
 
 
 @pytest.mark.slow

@@ -16,17 +16,17 @@ from pipeline.scoring.maps import Maps
 PROBABILITIES = np.array([[0.9, 0.1], [0.4, 0.3], [0.6, 0.8], [0.2, 0.7]])
 TRUTH = np.array([[True, False], [True, True], [True, False], [False, False]])
 DECISIONS = PROBABILITIES >= 0.5
+GROUPS = np.array(["a", "b", "c", "c"])
 
 
 def test_the_best_and_the_worst_of_each_label_and_the_gravest_errors() -> None:
-    table = choose_examples(PROBABILITIES, DECISIONS, TRUTH)
+    table = choose_examples(PROBABILITIES, DECISIONS, TRUTH, GROUPS)
     assert list(table.itertuples(index=False, name=None)) == [
         (0, 0, "best"),
         (1, 0, "worst"),
         (1, 1, "best"),  # the label's only sample
         (2, 1, "error"),  # a false alarm at .8
-        (1, 1, "error"),  # missed at .3, graver than label 0 at .4
-        (3, 1, "error"),
+        (1, 1, "error"),  # missed at .3, graver than label 0 at .4; sample 3 is of the same group as sample 2
     ]
 
 
@@ -35,6 +35,7 @@ def test_errors_are_those_of_a_plain_search(seed: int, samples: int) -> None:
     generator = np.random.default_rng(seed)
     probabilities = generator.random((samples, 5)).round(1)
     decisions, truth = generator.random((2, samples, 5)) < 0.5
+    groups = generator.integers(0, 8, samples).astype(str)
     wrong = {
         position: max(
             (abs(truth[position, label] - probabilities[position, label]), -label)
@@ -43,12 +44,14 @@ def test_errors_are_those_of_a_plain_search(seed: int, samples: int) -> None:
         for position in range(samples)
         if (decisions[position] != truth[position]).any()
     }
-    expected = sorted(wrong, key=lambda position: (-wrong[position][0], position))[:ERRORS]
-    assert gravest_errors(probabilities, decisions, truth) == [(p, -wrong[p][1]) for p in expected]
+    expected: dict[str, tuple[int, int]] = {}
+    for position in sorted(wrong, key=lambda position: (-wrong[position][0], position)):
+        expected.setdefault(groups[position], (position, -wrong[position][1]))
+    assert gravest_errors(probabilities, decisions, truth, groups) == list(expected.values())[:ERRORS]
 
 
 def test_a_label_without_samples_has_no_examples() -> None:
-    table = choose_examples(PROBABILITIES, np.zeros_like(TRUTH), np.zeros_like(TRUTH))
+    table = choose_examples(PROBABILITIES, np.zeros_like(TRUTH), np.zeros_like(TRUTH), GROUPS)
     assert table.empty
     assert list(table.columns) == ["position", "label", "kind"]
 

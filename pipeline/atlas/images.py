@@ -53,6 +53,12 @@ def encode_png(image: Image) -> bytes:
     return cv2.imencode(".png", stored)[1].tobytes()
 
 
+def encode_webp(image: Image, quality: int) -> bytes:
+    """Encode (H, W) gray or (H, W, 3) RGB uint8 as WebP, with losses; ``quality`` is 1 to 100."""
+    stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".webp", stored, [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
+
+
 def shrink(image: Image, size: int) -> Image:
     """Shrink (H, W) or (H, W, C) uint8 to (size, size[, C]) by area: each pixel is the mean of what it covers."""
     if image.shape[:2] == (size, size):

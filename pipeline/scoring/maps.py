@@ -20,7 +20,7 @@ class Maps:
     Attributes:
         ids: (n,) str, the sample of each pair; held out by the fold whose weights drew the maps.
         labels: (n,) int64, the label of each pair.
-        names: (k,) str, what each kind of map is called where it is shown ("Grad-CAM", "CBAM, stage 4").
+        names: (k,) str, the kinds of map, those of ``model.maps.label_maps``.
         maps: (n, k, h, w) uint8, 0 for no attention and 255 for most; the whole image, of whatever side.
     """
 

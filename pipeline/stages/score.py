@@ -19,10 +19,17 @@ from pipeline.errors import InputError, run_stage
 from pipeline.files import replacing
 from pipeline.labels import LABELS, target_matrix
 from pipeline.params import Params, load
-from pipeline.report.figures import draw_fold_balance, draw_label_scores, draw_learning_curves, save
+from pipeline.report.charts.theme import save_png
+from pipeline.report.figures import (
+    draw_fold_balance,
+    draw_label_scores,
+    draw_learning_curves,
+    draw_precision_recall_grid,
+)
 from pipeline.scoring import blend
 from pipeline.scoring.baselines import baseline_macro_f1
 from pipeline.scoring.counts import Thresholds
+from pipeline.scoring.diagnostics import confusions, precision_recall, reliability
 from pipeline.scoring.examples import choose_examples
 from pipeline.scoring.metrics import binary_cross_entropy, calibration_error
 from pipeline.scoring.tables import by_fold, by_label, summarise
@@ -88,18 +95,18 @@ def write_tables(tables: dict[str, pd.DataFrame]) -> None:
 
 def write_plots(
     params: Params,
-    history: pd.DataFrame,
-    label_table: pd.DataFrame,
+    tables: dict[str, pd.DataFrame],
     truth: npt.NDArray[np.bool_],
     folds: npt.NDArray[np.int64],
 ) -> None:
-    """Draw plots/*.png."""
+    """Draw plots/*.png: what the tables hold as pictures that two revisions are compared by."""
     positives = pd.DataFrame(truth, columns=list(LABELS)).groupby(folds).sum().T
     with replacing(paths.PLOTS) as folder:
         folder.mkdir()
-        save(draw_learning_curves(history), folder / "learning-curves.png")
-        save(draw_label_scores(label_table, params.score.confidence), folder / "labels.png")
-        save(draw_fold_balance(positives), folder / "folds.png")
+        save_png(draw_learning_curves(tables["history"]), folder / "learning-curves.png")
+        save_png(draw_label_scores(tables["labels"], params.score.confidence), folder / "labels.png")
+        save_png(draw_precision_recall_grid(tables["pr_curves"], tables["labels"]), folder / "precision-recall.png")
+        save_png(draw_fold_balance(positives), folder / "folds.png")
 
 
 def main() -> None:
@@ -119,7 +126,7 @@ def main() -> None:
     policy_table = pd.DataFrame(choices["policies"]).T.rename_axis("policy").reset_index()
     policy_table["chosen"] = policy_table["policy"] == choices["policy"]
     history = read_history(params)
-    examples = choose_examples(held_out.probabilities, held_out.decisions, truth)
+    examples = choose_examples(held_out.probabilities, held_out.decisions, truth, groups)
     examples.insert(0, "id", held_out.ids[examples.pop("position")])
     tables = {
         "folds": fold_table,
@@ -127,6 +134,16 @@ def main() -> None:
         "policies": policy_table,
         "history": history,
         "examples": examples,
+        "pr_curves": precision_recall(held_out.probabilities, truth),
+        "calibration": reliability(held_out.probabilities, truth).assign(probabilities="blend"),
+        "confusions": confusions(held_out.decisions, truth),
+        "blend": pd.DataFrame(
+            {
+                "model": list(choices["models"]),
+                "weight": 1 / len(choices["models"]),
+                "macro_f1": [rating["macro_f1"] for rating in choices["models"].values()],
+            }
+        ),
     }
     metrics: dict[str, Any] = {
         **summarise(held_out.decisions, truth, groups, params.score),
@@ -143,7 +160,7 @@ def main() -> None:
         metrics["test"], tables["test_labels"] = test
 
     write_tables(tables)
-    write_plots(params, history, label_table, truth, folds)
+    write_plots(params, tables, truth, folds)
     with replacing(paths.METRICS) as temporary:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 

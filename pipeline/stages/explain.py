@@ -1,0 +1,75 @@
+"""Draw where a model looked on the examples.
+
+Reads tables/examples.csv, data/folds.csv, the packed images and models/<model>/; writes maps/<model>.npz. Each sample
+is looked at with the weights of the fold that held it out.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pipeline import cell, params, paths
+from pipeline.atlas.folds import read_folds
+from pipeline.atlas.images import shrink
+from pipeline.atlas.packed import open_images
+from pipeline.errors import InputError, run_stage
+from pipeline.model import checkpoint
+from pipeline.model.maps import label_maps
+from pipeline.scoring.maps import Maps
+from pipeline.training import runtime
+
+SIZE = 96
+"""Pixels a side of the maps kept: no map of a last stage holds more detail."""
+
+
+def read_pairs() -> pd.DataFrame:
+    """Each pair of sample and label once: ``id``, ``label``, ``source``, ``row`` and ``fold``, fold by fold.
+
+    Raises:
+        InputError: the table is missing, or names samples that have no fold.
+    """
+    path = paths.TABLES / "examples.csv"
+    remedy = "run the score stage again (python -m pipeline.stages.score)"
+    try:
+        pairs = pd.read_csv(path, dtype={"id": str})[["id", "label"]].drop_duplicates()
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is missing or damaged ({error}): {remedy}") from None
+    joined = pairs.merge(read_folds()[["id", "source", "row", "fold"]], on="id", how="left")
+    if joined["fold"].isna().any():
+        raise InputError(f"{path}: its samples are not those of {paths.FOLDS}: {remedy}")
+    return joined.sort_values("fold", kind="stable", ignore_index=True)
+
+
+def draw(name: str, fold: int, pairs: pd.DataFrame) -> dict[str, npt.NDArray[np.uint8]]:
+    """The maps of the pairs of one fold, (n, SIZE, SIZE), by kind."""
+    network, recipe = checkpoint.load(paths.model(name, fold))
+    network = network.to(runtime.device()).eval()
+    images = {source: open_images(source) for source in pairs["source"].unique()}
+    shown = [
+        shrink(images[source][int(row)], recipe.size) for source, row in zip(pairs["source"], pairs["row"], strict=True)
+    ]
+    batch = torch.from_numpy(np.stack(shown).transpose(0, 3, 1, 2).copy()).to(runtime.device())
+    labels = torch.tensor(pairs["label"].tolist()).to(runtime.device())
+    return {kind: to_bytes(found) for kind, found in label_maps(network, batch, labels, SIZE).items()}
+
+
+def to_bytes(maps: Tensor) -> npt.NDArray[np.uint8]:
+    """Maps in 0..1 as whole numbers in 0..255."""
+    scaled: npt.NDArray[np.uint8] = (maps * 255).round().to(torch.uint8).cpu().numpy()
+    return scaled
+
+
+def main() -> None:
+    """Draw the maps of the model that the command line names."""
+    name = cell.model(params.load())
+    pairs = read_pairs()
+    by_fold = [draw(name, int(str(fold)), rows) for fold, rows in pairs.groupby("fold")]
+    kinds = list(by_fold[0])
+    maps = np.concatenate([np.stack([found[kind] for kind in kinds], axis=1) for found in by_fold])
+    Maps(pairs["id"].to_numpy(dtype=np.str_), pairs["label"].to_numpy(), np.array(kinds), maps).save(name)
+
+
+if __name__ == "__main__":
+    run_stage(main)
