@@ -4,6 +4,8 @@ import errno
 import sys
 from collections.abc import Callable
 
+from pipeline.clock import timed
+
 
 class InputError(ValueError):
     """Something the user gave is wrong; the message says what, where and what to do."""
@@ -16,7 +18,8 @@ def run_stage(main: Callable[[], None]) -> None:
     exception is a defect of ours and keeps its traceback.
     """
     try:
-        main()
+        with timed():
+            main()
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

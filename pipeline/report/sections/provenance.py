@@ -6,9 +6,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pipeline import __version__
+from pipeline.clock import read_times
 from pipeline.report.blocks import Cell, Listing, Section, Table
 from pipeline.report.run import Run
-from pipeline.report.words import counted
+from pipeline.report.words import counted, numbers
 
 LIBRARIES = (
     "torch",
@@ -38,6 +39,7 @@ def provenance_section(run: Run) -> Section:
                 [[Cell(what), Cell(found)] for what, found in rows],
                 "With these versions and the parameters below, the same data give the same figures.",
             ),
+            times_table(read_times()),
             Listing(
                 "params.yaml",
                 text,
@@ -45,6 +47,24 @@ def provenance_section(run: Run) -> Section:
             ),
         ],
     )
+
+
+def times_table(times: dict[str, dict[str, float]]) -> Table:
+    """How long each stage took, the report left out, which is not finished yet."""
+    totals = {stage: sum(cells.values()) for stage, cells in times.items() if stage != "report"}
+    rows = [
+        [Cell(stage), *numbers([len(times[stage])], decimals=0), *numbers([seconds], decimals=1)]
+        for stage, seconds in totals.items()
+    ]
+    caption = "No times are known: the stages ran elsewhere."
+    if totals:
+        longest = max(totals, key=totals.__getitem__)
+        total = sum(totals.values())
+        caption = (
+            f"When each last ran on this machine: {total / 60:,.1f} minutes in all, {totals[longest] / total:.0%} of "
+            f"them in “{longest}”."
+        )
+    return Table(("stage", "cells", "seconds"), rows, caption)
 
 
 def code_revision() -> str:
