@@ -23,7 +23,7 @@ def test_every_fold_and_its_mean_is_drawn(tmp_path: Path) -> None:
             (model, fold, epoch, *generator.random(4))
             for model in ("one", "two")
             for fold in (0, 1, 4)
-            for epoch in (1, 2, 3)
+            for epoch in (0, 1, 2)
         ],
         columns=[
             "model",
@@ -40,6 +40,7 @@ def test_every_fold_and_its_mean_is_drawn(tmp_path: Path) -> None:
     assert len(macro_f1.lines) == 2 * (3 + 1)
     expected = history[history["model"] == "one"].groupby("epoch")["held_out_macro_f1"].mean()
     np.testing.assert_allclose(np.asarray(macro_f1.lines[3].get_ydata()), expected)
+    assert np.asarray(macro_f1.lines[3].get_xdata()).tolist() == [1, 2, 3], "after the first, the second, the third"
     save_png(figure, tmp_path / "one.png")
     save_png(figure, tmp_path / "two.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()

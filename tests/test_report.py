@@ -222,8 +222,8 @@ def test_the_verdict_admits_a_score_that_shows_nothing_and_that_samples_are_simu
     ("losses", "expected"),
     [
         ([0.5, 0.4, 0.3], "still fell at the end"),
-        ([0.5, 0.3, 0.303], "levelled off after epoch 1"),
-        ([0.5, 0.3, 0.45], "was lowest at epoch 1 and then rose by 50%: it overfits"),
+        ([0.5, 0.3, 0.303], "levelled off after epoch 2"),
+        ([0.5, 0.3, 0.45], "was lowest after epoch 2 and then rose by 50%: it overfits"),
     ],
 )
 def test_the_course_of_training_is_read_off_the_curve(run: Run, losses: list[float], expected: str) -> None:

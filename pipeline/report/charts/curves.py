@@ -27,7 +27,7 @@ def draw_epochs(axes: Axes, history: pd.DataFrame, held_out: str, training: str 
         axes.plot([], [], color=MUTED, linewidth=2.2, label="held out")
         axes.plot([], [], color=MUTED, linewidth=2.2, linestyle=":", label="training")
         axes.legend(loc="upper right", fontsize=8)
-    axes.set_xlabel("epoch")
+    axes.set_xlabel("epochs finished")
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True))
     axes.grid(axis="y")
 
@@ -69,8 +69,9 @@ def draw_calibration(axes: Axes, bins: dict[str, pd.DataFrame]) -> None:
 
 def _draw_folds(axes: Axes, curves: pd.DataFrame, column: str, colour: str, style: str, name: str) -> None:
     by_epoch = curves.pivot_table(index="epoch", columns="fold", values=column)
-    axes.plot(by_epoch.index, by_epoch, color=colour, linewidth=0.8, alpha=0.35, linestyle=style)
-    axes.plot(by_epoch.index, by_epoch.mean(axis=1), color=colour, linewidth=2.2, linestyle=style, label=name)
+    finished = by_epoch.index + 1
+    axes.plot(finished, by_epoch, color=colour, linewidth=0.8, alpha=0.35, linestyle=style)
+    axes.plot(finished, by_epoch.mean(axis=1), color=colour, linewidth=2.2, linestyle=style, label=name)
 
 
 def _unit_square(axes: Axes) -> None:

@@ -10,6 +10,9 @@ from pipeline.report.charts.theme import panel, to_svg
 from pipeline.report.run import Run
 from pipeline.report.words import figure
 
+LEVEL = 1.02
+"""A loss within this factor of the lowest is as good as it."""
+
 
 def training_section(run: Run) -> Section:
     """Learning curves of each model and fold."""
@@ -31,16 +34,18 @@ def training_caption(history: pd.DataFrame) -> str:
     sentences = ["Thin lines are folds, thick ones their mean."]
     for model, curves in history.groupby("model", sort=False):
         losses = curves.groupby("epoch")[["train_loss", "held_out_loss"]].mean().dropna()
-        lowest, last = losses["held_out_loss"].idxmin(), losses.index[-1]
-        end, least = losses["held_out_loss"].loc[last], losses["held_out_loss"].min()
-        if lowest == last:
+        epochs, held_out = losses.index.to_numpy() + 1, losses["held_out_loss"].to_numpy()
+        end, least = held_out[-1], held_out.min()
+        level = int((held_out <= LEVEL * least).argmax())
+        if end > LEVEL * least:
+            lowest = epochs[held_out.argmin()]
+            course = f"was lowest after epoch {lowest} and then rose by {end / least - 1:.0%}: it overfits"
+        elif level == len(held_out) - 1:
             course = "still fell at the end: more epochs may help"
-        elif end < 1.02 * least:
-            course = f"levelled off after epoch {lowest}: more epochs would add little"
         else:
-            course = f"was lowest at epoch {lowest} and then rose by {end / least - 1:.0%}: it overfits"
+            course = f"levelled off after epoch {epochs[level]}: more epochs would add little"
         sentences.append(
             f"The held-out loss of {model} {course} (ends at {figure(end)}, training at "
-            f"{figure(losses['train_loss'].loc[last])})."
+            f"{figure(losses['train_loss'].iloc[-1])})."
         )
     return " ".join(sentences)
