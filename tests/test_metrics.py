@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, f1_score, log_loss
 
 from pipeline.labels import LABELS
 from pipeline.params import Score
 from pipeline.scoring.baselines import baseline_macro_f1
-from pipeline.scoring.bootstrap import BATCH, f1_resamples, interval
+from pipeline.scoring.bootstrap import BATCH, expected_range, f1_resamples, interval, label_intervals
 from pipeline.scoring.metrics import (
     Bools,
     binary_cross_entropy,
@@ -18,7 +19,7 @@ from pipeline.scoring.metrics import (
     macro_f1,
     macro_f1_present,
 )
-from pipeline.scoring.tables import by_fold, by_label, summarise
+from pipeline.scoring.tables import by_fold, by_label, expect_test, summarise
 
 
 def decided_samples(seed: int, samples: int = 80) -> tuple[Bools, Bools]:
@@ -118,14 +119,51 @@ def test_the_interval_of_an_unbiased_figure_is_the_central_share() -> None:
     assert interval(np.linspace(0, 1, 1001), 0.5, 0.9) == pytest.approx((0.05, 0.95), abs=1e-6)
 
 
-def test_the_interval_leans_against_the_bias() -> None:
-    # By a table of the normal distribution: 0.6 of the resamples lie below, which is 0.2533 standard deviations;
-    # twice that, less and plus 1.6449, has 0.1275 and 0.9843 of the distribution below.
-    assert interval(np.linspace(0, 1, 1001), 0.6, 0.9) == pytest.approx((0.1275, 0.9843), abs=1e-4)
+def test_the_interval_moves_against_the_bias() -> None:
+    # The resamples lie 0.1 below the figure on average, which itself lies as far below the truth.
+    assert interval(np.linspace(0, 0.5, 1001), 0.35, 0.9) == pytest.approx((0.225, 0.675), abs=1e-6)
 
 
-def test_a_figure_that_never_varies_has_no_interval() -> None:
-    assert interval(np.zeros(100), 0.0, 0.95) == (0, 0)
+def test_no_interval_leaves_the_range_of_its_figure() -> None:
+    assert interval(np.linspace(0, 1, 1001), 0.9, 0.9) == pytest.approx((0.85, 1), abs=1e-6)
+    assert interval(np.linspace(-1, 0, 1001), -0.9, 0.9, least=-1) == pytest.approx((-1, -0.85), abs=1e-6)
+
+
+def test_labels_with_nothing_but_misses_or_hits_have_the_exact_ends_of_a_binomial_share() -> None:
+    groups = np.repeat(np.arange(10), 3).astype(np.str_)
+    truth, decisions = np.zeros((2, 30, 28), dtype=np.bool_)
+    truth[:12, :2] = True  # four groups have labels 0 and 1; 0 is always found and 1 never
+    decisions[:12, 0] = True
+    resampled = f1_resamples(decisions, truth, groups, resamples=200, seed=0)
+    ends = label_intervals(resampled, decisions, truth, groups, 0.95)
+    hits = binomtest(4, 4).proportion_ci(0.95, "exact").low
+    misses = binomtest(0, 4).proportion_ci(0.95, "exact").high
+    assert ends[0] == pytest.approx((2 * hits / (1 + hits), 1))
+    assert ends[1] == pytest.approx((0, 2 * misses / (1 + misses)))
+    assert ends[2].tolist() == [0, 1]
+
+
+def test_the_expected_range_is_that_of_the_difference_of_two_means() -> None:
+    generator = np.random.default_rng(0)
+    own, future = generator.normal(0.5, 0.03, 20_000), generator.normal(0.5, 0.04, 20_000)
+    assert expected_range(own, future, 0.5, 0.95) == pytest.approx((0.5 - 1.96 * 0.05, 0.5 + 1.96 * 0.05), abs=0.003)
+
+
+def test_smaller_resamples_scatter_by_the_root_of_their_size() -> None:
+    generator = np.random.default_rng(5)
+    truth = generator.random((400, 28)) < 0.4
+    decisions = truth ^ (generator.random(truth.shape) < 0.2)
+    groups = np.arange(400).astype(np.str_)
+    own, quarter = (
+        f1_resamples(decisions, truth, groups, resamples=500, seed=0, size=size).mean(axis=1).std()
+        for size in (None, 100)
+    )
+    assert quarter == pytest.approx(2 * own, rel=0.15)
+    # As expected of 133 new samples: a variance of three times that of the score, and once that of the score itself.
+    settings = Score(resamples=500, confidence=0.95, seed=0)
+    expected = expect_test(decisions, truth, groups, 133, settings)
+    width = expected["expected_test_high"] - expected["expected_test_low"]
+    assert width == pytest.approx(2 * 1.96 * 2 * own, rel=0.15)
 
 
 def test_tables_hold_scikit_learns_figures() -> None:

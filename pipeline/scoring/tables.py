@@ -1,5 +1,7 @@
 """Scores with their intervals: in all, by fold and by label."""
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -7,7 +9,7 @@ from sklearn.metrics import average_precision_score, precision_recall_fscore_sup
 
 from pipeline.labels import LABELS
 from pipeline.params import Score
-from pipeline.scoring.bootstrap import f1_resamples, interval
+from pipeline.scoring.bootstrap import expected_range, f1_resamples, interval, label_intervals
 from pipeline.scoring.counts import Thresholds
 from pipeline.scoring.metrics import Bools, Floats, macro_f1, macro_f1_present
 
@@ -41,6 +43,27 @@ def summarise(decisions: Bools, truth: Bools, groups: Groups, settings: Score) -
     }
 
 
+def expect_test(decisions: Bools, truth: Bools, groups: Groups, test_samples: int, settings: Score) -> dict[str, float]:
+    """The range in which macro-F1 on a test set of the same kind should fall.
+
+    Args:
+        decisions: (N, 28), on the held-out samples.
+        truth: (N, 28).
+        groups: (N,).
+        test_samples: how many the test set has; its groups are taken to be as large as these ones.
+        settings: of the bootstrap.
+    """
+    resample = partial(f1_resamples, decisions, truth, groups, resamples=settings.resamples)
+    size = max(round(test_samples / len(truth) * len(np.unique(groups))), 1)
+    low, high = expected_range(
+        resample(seed=settings.seed).mean(axis=1),
+        resample(seed=settings.seed + 1, size=size).mean(axis=1),
+        macro_f1(decisions, truth),
+        settings.confidence,
+    )
+    return {"expected_test_low": low, "expected_test_high": high}
+
+
 def by_fold(
     decisions: Bools, truth: Bools, groups: Groups, folds: npt.NDArray[np.int64], settings: Score
 ) -> pd.DataFrame:
@@ -71,7 +94,7 @@ def by_label(
     """
     precision, recall, f1, positives = precision_recall_fscore_support(truth, decisions, average=None, zero_division=0)
     resampled = f1_resamples(decisions, truth, groups, resamples=settings.resamples, seed=settings.seed)
-    ends = [interval(values, estimate, settings.confidence) for values, estimate in zip(resampled.T, f1, strict=True)]
+    low, high = label_intervals(resampled, decisions, truth, groups, settings.confidence).T
     ranked = [
         average_precision_score(truth[:, label], probabilities[:, label]) if truth[:, label].any() else np.nan
         for label in range(len(LABELS))
@@ -86,8 +109,8 @@ def by_label(
             "precision": precision,
             "recall": recall,
             "f1": f1,
-            "f1_low": [low for low, _ in ends],
-            "f1_high": [high for _, high in ends],
+            "f1_low": low,
+            "f1_high": high,
             "average_precision": ranked,
         }
     )

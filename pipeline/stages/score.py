@@ -32,7 +32,7 @@ from pipeline.scoring.counts import Thresholds
 from pipeline.scoring.diagnostics import confusions, precision_recall, reliability
 from pipeline.scoring.examples import choose_examples
 from pipeline.scoring.metrics import binary_cross_entropy, calibration_error
-from pipeline.scoring.tables import by_fold, by_label, summarise
+from pipeline.scoring.tables import by_fold, by_label, expect_test, summarise
 
 
 def read_test_truth(path: Path, ids: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
@@ -147,6 +147,7 @@ def main() -> None:
     }
     metrics: dict[str, Any] = {
         **summarise(held_out.decisions, truth, groups, params.score),
+        **expect_test(held_out.decisions, truth, groups, len(blend.load(blend.TEST).ids), params.score),
         "confidence": params.score.confidence,
         "fold_mean": float(fold_table["macro_f1"].mean()),
         "fold_sd": float(fold_table["macro_f1"].std()),
