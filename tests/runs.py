@@ -16,7 +16,7 @@ from pipeline.scoring.baselines import baseline_macro_f1
 from pipeline.scoring.blend import Blend
 from pipeline.scoring.examples import choose_examples
 from pipeline.scoring.maps import Maps
-from pipeline.scoring.tables import by_fold, by_label, summarise
+from pipeline.scoring.tables import by_fold, by_label, expect_test, summarise
 
 TRAIN, TEST, SIDE, KNOWN = 90, 12, 48, 6
 
@@ -91,6 +91,7 @@ def write_run() -> None:
         table.to_csv(paths.TABLES / f"{name}.csv", index=False)
     metrics = {
         **summarise(decisions, truth, groups, params.score),
+        **expect_test(decisions, truth, groups, TEST, params.score),
         "confidence": params.score.confidence,
         "fold_mean": float(fold_table["macro_f1"].mean()),
         "fold_sd": float(fold_table["macro_f1"].std()),

@@ -92,13 +92,12 @@ def verdict(metrics: dict[str, Any], sources: tuple[str, ...]) -> str:
 
 
 def _transfer(metrics: dict[str, Any], test: dict[str, Any]) -> str:
-    score = test["macro_f1"]
-    apart = test["macro_f1_low"] > metrics["macro_f1_high"] or test["macro_f1_high"] < metrics["macro_f1_low"]
-    if metrics["macro_f1_low"] <= score <= metrics["macro_f1_high"]:
-        return f"The test set's {figure(score)} lies inside that interval: cross-validation foretold it."
-    side = "above" if score > metrics["macro_f1"] else "below"
-    end = "and so does its whole interval: the two sets differ" if apart else "though the two intervals overlap"
-    return f"The test set's {figure(score)} lies {side} that interval, {end}."
+    score, low, high = test["macro_f1"], metrics["expected_test_low"], metrics["expected_test_high"]
+    expected = f"{within(low, high)}, the range expected of a test set of this size"
+    if low <= score <= high:
+        return f"The test set's {figure(score)} lies in {expected}: cross-validation foretold it."
+    side, kind = ("above", "easier") if score > high else ("below", "harder")
+    return f"The test set's {figure(score)} lies {side} {expected}: it is {kind} than the training samples, or other."
 
 
 def _ends(scores: Any) -> tuple[float, float, float]:
