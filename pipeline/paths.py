@@ -10,6 +10,8 @@ METRICS = Path("metrics.json")
 TABLES = Path("tables")
 PLOTS = Path("plots")
 SUBMISSION = Path("submission.csv")
+RESUME = Path(".resume")
+"""What an interrupted stage goes on from: outside DVC's outputs, which DVC deletes before a stage runs."""
 REPORT = Path("report.html")
 
 

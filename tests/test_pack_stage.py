@@ -1,17 +1,15 @@
 """The stage ``pack`` as it is run: its files, its exit codes, and what it leaves behind when it fails."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from pipeline.atlas.archive import Archive
-from pipeline.atlas.pack import pack
-from pipeline.atlas.packed import IMAGES, open_images, read_index
-from pipeline.atlas.problems import Problem
+from pipeline.atlas.packed import open_images, read_index
 from pipeline.errors import run_stage
 from pipeline.stages import pack as stage
 from tests.archives import TEST, TRAIN, competition, field, write_zip
@@ -57,7 +55,7 @@ def test_a_bad_source_ends_in_one_message_and_leaves_nothing(project: Path) -> N
     assert result.returncode == 1
     assert "error: data/bad: 2 problems; nothing was packed" in result.stderr
     assert "Traceback" not in result.stderr
-    assert not list((project / "data/packed").iterdir())
+    assert not (project / "data/packed").exists()
 
 
 def failure(capsys: pytest.CaptureFixture[str]) -> str:
@@ -67,33 +65,41 @@ def failure(capsys: pytest.CaptureFixture[str]) -> str:
     return str(caught.value.code)
 
 
-def test_a_full_disk_ends_cleanly_and_the_former_array_stays(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("call", ["posix_fallocate", "pwrite"])
+def test_a_full_disk_ends_cleanly_and_the_next_run_goes_on(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], call: str
 ) -> None:
     run_stage(stage.main)
     before = (project / "data/packed/tiny/index.csv").read_bytes()
 
-    def pack_on_a_full_disk(
-        archive: Archive, samples: pd.DataFrame, size: int, folder: Path, *rest: list[Problem]
-    ) -> None:
-        (folder / IMAGES).symlink_to("/dev/full")
-        pack(archive, samples, size, folder, *rest)
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(stage, "pack", pack_on_a_full_disk)
-    assert "No space left on device" in failure(capsys)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        assert "No space left on device: free some space" in failure(capsys)
     assert [path.name for path in (project / "data/packed").iterdir()] == ["tiny"]
+    assert (project / "data/packed/tiny/index.csv").read_bytes() == before
+    run_stage(stage.main)
     assert (project / "data/packed/tiny/index.csv").read_bytes() == before
 
 
-def test_an_interruption_leaves_nothing(
+def test_an_interruption_is_taken_up_by_the_next_run(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stage, "contact_sheet", interrupted)
-    assert failure(capsys) == "130"
-    assert not list((project / "data/packed").iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "contact_sheet", interrupted)
+        with pytest.raises(SystemExit, match="130"):
+            run_stage(stage.main)
+    assert "the next run goes on from there" in capsys.readouterr().err
+    assert not (project / "data/packed").exists()
+    run_stage(stage.main)
+    assert "7 of 7 samples stand from an earlier run" in capsys.readouterr().err
+    assert read_index("tiny")["id"].tolist() == [*TRAIN, *TEST]
+    assert not list((project / ".resume/pack").iterdir())
 
 
 def test_a_missing_source_is_asked_for(

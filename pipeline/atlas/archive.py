@@ -5,10 +5,10 @@ Files are known by their name alone, as ids are unique: the order of members, a 
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -18,11 +18,40 @@ from pipeline.errors import InputError
 PREFERRED = "competition.zip"
 
 
-class Member(NamedTuple):
-    """One file: its path inside the source's folder (zips as folders), and how to read its bytes."""
+class Loose(NamedTuple):
+    """A file of its own."""
 
     where: str
-    read: Callable[[], bytes]
+    """Path inside the source's folder."""
+    path: Path
+
+    def read(self) -> bytes:
+        """Read the bytes.
+
+        Raises:
+            InputError: they cannot be read, or are too many; the caller knows the name.
+        """
+        try:
+            if not stat.S_ISREG(self.path.stat().st_mode):
+                raise InputError("not a file: take it away")  # a pipe would be waited for without end
+            with self.path.open("rb") as file:
+                data = file.read(zips.MAX_BYTES + 1)
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror}): place it again") from None
+        if len(data) > zips.MAX_BYTES:
+            raise InputError(f"holds more than {zips.MAX_BYTES >> 20} MiB, as no file of a competition does")
+        return data
+
+    def stamp(self) -> str:
+        """Name what changes whenever the bytes do, without reading them."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return ""
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+
+Member = Loose | zips.Stored
 
 
 @dataclass(frozen=True)
@@ -54,38 +83,33 @@ def open_archive(folder: Path) -> Iterator[Archive]:
     members: dict[str, Member] = {}
     repeated: dict[str, list[str]] = {}
     with ExitStack() as stack:
-        for name, read in _files(folder, stack):
-            member = Member(str(name), read)
-            first = members.setdefault(name.name, member)
+        for member in _files(folder, stack):
+            name = member.where.rpartition("/")[2]
+            first = members.setdefault(name, member)
             if first is not member:
-                repeated.setdefault(name.name, [first.where]).append(member.where)
+                repeated.setdefault(name, [first.where]).append(member.where)
         yield Archive(folder, members, repeated)
 
 
-def _files(folder: Path, stack: ExitStack) -> Iterator[tuple[PurePosixPath, Callable[[], bytes]]]:
+def _files(folder: Path, stack: ExitStack) -> Iterator[Member]:
     """Every file below the folder, a zip as the files in it."""
     only = (folder / PREFERRED).exists()
     for path in _walk(folder):
         name = PurePosixPath(path.relative_to(folder).as_posix())
         if not zips.is_zip(name):
-            yield name, partial(_read, path)
+            yield Loose(str(name), path)
         elif not only or str(name) == PREFERRED:
-            yield from ((name / inner, read) for inner, read in zips.members(path, stack))
+            yield from zips.members(path, name, stack)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
+    seen: set[tuple[int, int]] = set()
     # Links are followed because a large archive or its unpacked folders may lie on another disk.
     for root, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(root)  # noqa: PTH116
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()  # a link back up would be followed without end
+            continue
+        seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(root, name) for name in sorted(names))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(zips.MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror}): place it again") from None
-    if len(data) > zips.MAX_BYTES:
-        raise InputError(f"holds more than {zips.MAX_BYTES >> 20} MiB, as no file of a competition does")
-    return data

@@ -13,9 +13,16 @@ Image = npt.NDArray[np.uint8]
 MAX_SIDE = 4096
 """Pixels; the atlas's largest fields have 3072. A file that claims more is not worth the memory."""
 
+MAX_SCANS = 64
+"""Of a progressive JPEG; usual ones have ten, and each costs a pass over the whole image."""
+
+VERSION = str(cv2.__version__)
+"""Another OpenCV may decode or round otherwise."""
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_JPEG_SCAN = b"\xff\xda"
 
 # Callers run one image a thread, and OpenCV's own threads would fight theirs for the cores.
 cv2.setNumThreads(0)
@@ -84,7 +91,7 @@ def merge(channels: list[Image]) -> Image:
 def statistics(image: Image) -> tuple[float, float, float]:
     """Mean and standard deviation of (H, W) uint8 as shares of white, and the share of pixels that are white."""
     mean, deviation = cv2.meanStdDev(image)
-    white = cv2.countNonZero(cv2.inRange(image, 255, 255))
+    white = cv2.countNonZero(cv2.threshold(image, 254, 255, cv2.THRESH_BINARY)[1])
     return float(mean[0, 0]) / 255, float(deviation[0, 0]) / 255, white / image.size
 
 
@@ -102,6 +109,8 @@ def _check_png(data: bytes) -> None:
 def _check_jpeg(data: bytes) -> None:
     if _JPEG_END not in data[-64:]:
         raise InputError("ends early: download it again")
+    if data.count(_JPEG_SCAN) > MAX_SCANS:
+        raise InputError(f"a JPEG of more than {MAX_SCANS} scans, made to keep a reader busy: get the original")
     position = 2
     while position + 9 <= len(data):
         marker, length = struct.unpack(">HH", data[position : position + 4])

@@ -3,8 +3,9 @@
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -12,46 +13,51 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
-from pipeline.atlas import images
+from pipeline import paths
+from pipeline.atlas import images, perceptual
 from pipeline.atlas.archive import Archive
 from pipeline.atlas.packed import COLUMNS, IMAGES, INDEX
+from pipeline.atlas.partial import Figures, Row, open_partial
 from pipeline.atlas.problems import Problem, refuse
 from pipeline.errors import InputError
 from pipeline.labels import CHANNELS
-from pipeline.progress import track
+from pipeline.progress import say, track
 
 SPARE_BYTES = 64 * 2**20
 """Room on the disk for all that is written besides the images."""
 
 AHEAD = 2
-"""Samples in work or waiting to be written, for each thread."""
+"""Samples in work or waiting to be recorded, for each thread."""
+
+MEASURED = list(COLUMNS)[list(COLUMNS).index("height") :]
+"""The columns of the index that come from the images."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Packed(NamedTuple):
-    """One sample: its pixels, (S, S, 4), and its own columns of the index; or its problems."""
+class Sample(NamedTuple):
+    """One sample: its pixels, (S, S, 4), and what was measured of them, in the order of ``MEASURED``."""
 
-    pixels: images.Image | None
-    figures: dict[str, str | int | float]
-    problems: list[Problem]
+    pixels: images.Image
+    figures: Figures
 
 
 def pack(
     archive: Archive, samples: pd.DataFrame, size: int, folder: Path, problems: Iterable[Problem] = ()
 ) -> pd.DataFrame:
-    """Write ``images.npy`` and ``index.csv`` of a source.
+    """Write ``images.npy`` and ``index.csv`` of a source, going on from what an earlier run left in the folder.
 
-    Samples are decoded in one thread a core (OpenCV lets go of the interpreter's lock) and written one after
-    the other, so that the memory needed does not depend on their number.
+    Samples are read, decoded and written in one thread a core (OpenCV and the system's calls let go of the
+    interpreter's lock), a few at a time, so that the memory needed does not depend on their number. What is kept
+    for the next run stands in the folder as well: see ``partial``.
 
     Args:
         archive: the source's files.
         samples: ``id``, ``split``, ``target`` and ``group``, in the order to pack.
         size: side of the packed images in pixels.
         folder: an existing folder.
-        problems: what is known to be wrong already; the images are checked all the same, and nothing is kept.
+        problems: what is known to be wrong already; the images are checked all the same.
 
     Returns:
         The index.
@@ -61,25 +67,38 @@ def pack(
     """
     shape = (len(samples), size, size, len(CHANNELS))
     _check_space(folder, int(np.prod(shape)) + SPARE_BYTES)
-    found, rows = list(problems), []
-    # Not a memory map: on a full disk that ends the process by a signal where writing raises an error.
-    with (folder / IMAGES).open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        results = in_threads(lambda id_: pack_sample(archive, id_, size), samples["id"], os.cpu_count() or 1)
-        for sample in track(results, "packing", total=len(samples)):
-            found += sample.problems
-            rows.append(sample.figures)
-            if not found and sample.pixels is not None:
-                file.write(sample.pixels.data)
-    refuse(archive.folder, found)
-    index = samples.assign(row=np.arange(len(samples))).join(pd.DataFrame(rows, index=samples.index))[list(COLUMNS)]
+    ids = samples["id"].tolist()
+    stamps = [_stamp(archive, id_) for id_ in ids]
+    found = list(problems)
+    with open_partial(folder, IMAGES, shape, _maker(), stamps) as partial:
+        if partial.done:
+            say(f"{len(partial.done):,} of {len(ids):,} samples stand from an earlier run")
+        left = [row for row in range(len(ids)) if row not in partial.done]
+
+        def work(row: int) -> Row | list[Problem]:
+            sample = pack_sample(archive, ids[row], size)
+            if not isinstance(sample, Sample):
+                return sample
+            return Row(row, stamps[row], partial.write(row, sample.pixels), sample.figures)
+
+        # Closed before the file is: no thread may write to a descriptor that is someone else's by then.
+        with closing(in_threads(work, left, os.cpu_count() or 1)) as results:
+            for result in track(results, "packing", total=len(left)):
+                if isinstance(result, Row):
+                    partial.record(result)
+                else:
+                    found += result
+        refuse(archive.folder, found)
+        figures = [partial.done[row] for row in range(len(ids))]
+    measured = pd.DataFrame(figures, columns=MEASURED, index=samples.index)
+    index = samples.assign(row=np.arange(len(ids))).join(measured)[list(COLUMNS)]
     index.to_csv(folder / INDEX, index=False, float_format="%.6f", lineterminator="\n")
     return index
 
 
-def pack_sample(archive: Archive, id_: str, size: int) -> Packed:
-    """Read, check and fit the four channels of one sample."""
-    pixels, figures, problems = [], dict[str, str | int | float](), []
+def pack_sample(archive: Archive, id_: str, size: int) -> Sample | list[Problem]:
+    """Read, check and fit the four channels of one sample, or tell what is wrong with it."""
+    pixels, figures, problems = [], list[str | int | float](), []
     sides = {}
     for channel in CHANNELS:
         name = _file_name(archive, f"{id_}_{channel}")
@@ -90,19 +109,21 @@ def pack_sample(archive: Archive, id_: str, size: int) -> Packed:
             where = archive.members[name].where if name in archive.members else name
             problems.append(Problem(where, str(error)))
             continue
+        # Fitted one by one, not as four channels at once: of full-size fields, many threads would fill the memory.
         pixels.append(images.fit(image, size))
         sides[channel] = len(image)
-        figures |= _figures(channel, data, image)
+        figures += [blake2b(data, digest_size=8).hexdigest(), *images.statistics(image)]
     if len(set(sides.values())) > 1:
         listed = ", ".join(f"{channel} {side}" for channel, side in sides.items())
         problems.append(Problem(f"{id_} ({listed})", "channels of different sizes: download the four files again"))
     if problems:
-        return Packed(None, {}, problems)
+        return problems
     side = sides[CHANNELS[0]]
-    return Packed(images.merge(pixels), {"height": side, "width": side} | figures, [])
+    merged = images.merge(pixels)
+    return Sample(merged, (side, side, perceptual.perceptual_hash(merged), *figures))
 
 
-def in_threads(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+def in_threads(work: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R, None, None]:
     """Map ``work`` over items in threads, in order, never more than a few items ahead of who reads."""
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -128,20 +149,24 @@ def _read(archive: Archive, name: str) -> bytes:
     return archive.members[name].read()
 
 
-def _figures(channel: str, data: bytes, image: images.Image) -> dict[str, str | int | float]:
-    mean, deviation, saturated = images.statistics(image)
-    return {
-        f"digest_{channel}": blake2b(data, digest_size=8).hexdigest(),
-        f"mean_{channel}": mean,
-        f"std_{channel}": deviation,
-        f"saturated_{channel}": saturated,
-    }
+def _stamp(archive: Archive, id_: str) -> str:
+    """Name what changes whenever one of a sample's files does."""
+    names = [_file_name(archive, f"{id_}_{channel}") for channel in CHANNELS]
+    parts = [f"{name} {archive.members[name].stamp()}" for name in names if name in archive.members]
+    return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def _maker() -> str:
+    """Name what decides the pixels and figures besides files and size: this code and OpenCV's."""
+    code = [Path(__file__), *(Path(str(module.__file__)) for module in (images, perceptual))]
+    return blake2b(b"".join(path.read_bytes() for path in code), digest_size=16).hexdigest() + images.VERSION
 
 
 def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
+    there = sum(path.stat().st_blocks * 512 for path in folder.iterdir())
+    free = shutil.disk_usage(folder).free + there
     if free < needed:
         raise InputError(
-            f"{folder.parent}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: "
-            "free some space, or lower pack.size in params.yaml"
+            f"{folder}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: free some space, "
+            f"make {paths.RESUME} a link to a folder on a larger disk, or lower pack.size in params.yaml"
         )

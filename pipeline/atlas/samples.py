@@ -71,9 +71,12 @@ def _table(archive: Archive, name: str, columns: list[str]) -> pd.DataFrame:
         )
     if name in archive.repeated:
         raise InputError(f"{archive.folder}: {' and '.join(archive.repeated[name])} are there: leave only one")
-    where, read = archive.members[name]
+    member = archive.members[name]
+    where = member.where
     try:
-        table = pd.read_csv(io.BytesIO(read()), dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
+        table = pd.read_csv(io.BytesIO(member.read()), dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna(
+            ""
+        )
     except ValueError as error:
         raise InputError(f"{archive.folder / where} is not a table: {error}") from None
     if not isinstance(table.index, pd.RangeIndex):

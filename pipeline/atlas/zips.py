@@ -2,13 +2,14 @@
 
 import io
 import os
+import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
+from typing import NamedTuple
 
 from pipeline.errors import InputError
 
@@ -17,28 +18,68 @@ MAX_BYTES = 32 * 2**20
 
 # What zipfile raises on bytes that are no zip, besides its own error; OSError when it seeks to where no file is.
 _FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError, OSError)
-_LOCAL_HEADER = 30  # bytes, before the name and the extra field
+_ENCRYPTED = 1  # in a member's flags
 
 
-def members(path: Path, stack: ExitStack) -> Iterator[tuple[PurePosixPath, Callable[[], bytes]]]:
+class Stored(NamedTuple):
+    """A member of a zip. It holds no more than reading takes, because an archive can have 300,000 of them."""
+
+    where: str
+    """Path inside the source's folder, zips as folders."""
+    descriptor: int
+    header: int
+    """Where in the file its local header begins."""
+    packed: int
+    size: int
+    crc: int
+    readable: bool
+    deflated: bool
+
+    def read(self) -> bytes:
+        """Read and check the bytes; safe in any thread, where ``ZipFile`` would make the threads wait for each other.
+
+        Raises:
+            InputError: the member is damaged, encrypted or too large; the caller knows its name.
+        """
+        if max(self.size, self.packed) > MAX_BYTES:
+            raise InputError(f"unpacks to more than {MAX_BYTES >> 20} MiB, as no file of a competition does")
+        if not self.readable:
+            raise InputError("encrypted, or compressed by another method than deflate: make the zip again")
+        try:
+            data = os.pread(self.descriptor, self.packed, _data_start(self.descriptor, self.header))
+            if self.deflated:
+                # Not to the end but the stated size (0 would be no limit): a false one must not fill the memory.
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, max(self.size, 1))
+        except _FAULTS:
+            data = b""
+        if len(data) != self.size or zlib.crc32(data) != self.crc:
+            raise InputError("damaged in its zip: download the archive again")
+        return data
+
+    def stamp(self) -> str:
+        """Name what changes whenever the bytes do, without reading them."""
+        return f"{self.size} {self.crc}"
+
+
+def members(path: Path, within: PurePosixPath, stack: ExitStack) -> Iterator[Stored]:
     """List the files of a zip, and of the zips stored in it, which stand as folders.
 
     Args:
         path: the zip; zip64 is fine.
-        stack: keeps the zip open; the readers work, from any number of threads, until it closes.
-
-    Yields:
-        The path of a file inside the zip, and a function that reads its bytes. That function raises
-        ``InputError`` when the member is damaged or too large; the caller knows its name.
+        within: its path inside the source's folder.
+        stack: keeps the zip open; its members can be read until it closes.
 
     Raises:
-        InputError: the zip is damaged, holds a name that tries to leave it, or a zip that cannot be read in place.
+        InputError: the zip is damaged, holds a link, a name that tries to leave it, or a zip that cannot be
+            read in place.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a file: take it away")  # a pipe would be waited for without end
     try:
         file = stack.enter_context(path.open("rb"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): place it again") from None
-    yield from _members(path, file, PurePosixPath(), stack)
+    yield from _members(path, file, file.fileno(), within)
 
 
 def is_zip(name: PurePath) -> bool:
@@ -46,55 +87,57 @@ def is_zip(name: PurePath) -> bool:
     return name.suffix.lower() == ".zip" and not name.name.startswith(".")
 
 
-def _members(
-    path: Path, file: io.BufferedReader, inside: PurePosixPath, stack: ExitStack
-) -> Iterator[tuple[PurePosixPath, Callable[[], bytes]]]:
+def _members(path: Path, file: io.BufferedReader, descriptor: int, within: PurePosixPath) -> Iterator[Stored]:
+    """Members of the zip in ``file``: all of the file at ``path``, which ``descriptor`` reads, or a stretch of it."""
+    start = file.raw.start if isinstance(file.raw, _Window) else 0
     try:
-        archive = stack.enter_context(zipfile.ZipFile(file))
+        with zipfile.ZipFile(file) as archive:
+            infos = archive.infolist()
     except _FAULTS as error:
-        raise InputError(f"{path / inside} is not a whole zip archive ({error}): download it again") from None
-    for info in archive.infolist():
-        name = inside / _safe_name(path, info.filename)
+        raise InputError(f"{path} is not a whole zip archive ({error}): download it again") from None
+    for info in infos:
+        name = within / _safe_name(path, info)
+        header = start + info.header_offset
         if is_zip(name):
-            yield from _members(path, stack.enter_context(_inner_zip(path, file, info)), name, stack)
+            with _inner_zip(path, file, info, descriptor) as inner:
+                yield from _members(path, inner, descriptor, name)
         elif not info.is_dir():
-            yield name, partial(_read, archive, info)
+            deflated = info.compress_type == zipfile.ZIP_DEFLATED
+            # zipfile reads the other methods without a limit, so that a small member could fill the memory.
+            readable = (deflated or info.compress_type == zipfile.ZIP_STORED) and not info.flag_bits & _ENCRYPTED
+            yield Stored(
+                str(name), descriptor, header, info.compress_size, info.file_size, info.CRC, readable, deflated
+            )
 
 
-def _safe_name(path: Path, stored: str) -> PurePosixPath:
-    # Some Windows tools write backslashes.
-    name = PurePosixPath(stored.replace("\\", "/"))
+def _safe_name(path: Path, info: zipfile.ZipInfo) -> PurePosixPath:
+    stored = info.filename
+    name = PurePosixPath(stored.replace("\\", "/"))  # some Windows tools write backslashes
     if name.is_absolute() or ".." in name.parts or not stored.isprintable():
         raise InputError(f"{path} holds an unsafe file name, {stored!r}: get the archive from its original source")
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise InputError(f"{path} holds a link, {stored}, which may lead anywhere: make the zip of files")
     return name
 
 
-def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    if info.file_size > MAX_BYTES:
-        raise InputError(f"unpacks to more than {MAX_BYTES >> 20} MiB, as no file of a competition does")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # zipfile reads the other methods without a limit, so that a small member could fill the memory.
-        raise InputError("compressed by another method than deflate: make the zip again")
-    try:
-        with archive.open(info) as file:
-            # Not to the end but the stated size: a false statement must not fill the memory either.
-            return file.read(info.file_size)
-    except _FAULTS:
-        raise InputError("damaged or encrypted in its zip: download the archive again") from None
-
-
-def _inner_zip(path: Path, file: io.BufferedReader, info: zipfile.ZipInfo) -> io.BufferedReader:
+def _inner_zip(path: Path, file: io.BufferedReader, info: zipfile.ZipInfo, descriptor: int) -> io.BufferedReader:
     if info.compress_type != zipfile.ZIP_STORED or isinstance(file.raw, _Window):
         raise InputError(
             f"{path}: {info.filename} is a zip inside it that cannot be read in place, being compressed "
             f"or nested twice: unpack {path.name} once, delete it, and run the command again"
         )
     try:
-        file.seek(info.header_offset + _LOCAL_HEADER - 4)
-        lengths = struct.unpack("<HH", file.read(4))
-        return io.BufferedReader(_Window(path, info.header_offset + _LOCAL_HEADER + sum(lengths), info.file_size))
+        return io.BufferedReader(_Window(path, _data_start(descriptor, info.header_offset), info.file_size))
     except _FAULTS:
         raise InputError(f"{path} is damaged at {info.filename}: download it again") from None
+
+
+def _data_start(descriptor: int, header: int) -> int:
+    """Where a member's bytes begin: after its local header, whose name and extra field have lengths of their own."""
+    signature, name, extra = struct.unpack("<4s22xHH", os.pread(descriptor, 30, header))
+    if signature != b"PK\x03\x04":
+        raise zipfile.BadZipFile("no member where the directory says")
+    return header + 30 + int(name) + int(extra)
 
 
 class _Window(io.RawIOBase):
@@ -105,7 +148,7 @@ class _Window(io.RawIOBase):
 
     def __init__(self, path: Path, start: int, size: int) -> None:
         self._file = path.open("rb", buffering=0)
-        self._start = start
+        self.start = start
         self._end = start + size
         self._file.seek(start)
 
@@ -116,14 +159,14 @@ class _Window(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._file.tell() - self._start
+        return self._file.tell() - self.start
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origin = {os.SEEK_SET: self._start, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._end}[whence]
+        origin = {os.SEEK_SET: self.start, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._end}[whence]
         # A start before the window belongs to another member: zipfile takes the error for a damaged zip.
-        if origin + offset < self._start:
+        if origin + offset < self.start:
             raise ValueError("seek before the start")
-        return self._file.seek(origin + offset) - self._start
+        return self._file.seek(origin + offset) - self.start
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         size = min(len(buffer), max(0, self._end - self._file.tell()))
