@@ -21,6 +21,11 @@ def describe(metrics: dict[str, Any]) -> str:
         ("macro-F1", _score(metrics, metrics["confidence"], f"held-out samples, {metrics['groups']:,} groups")),
         ("by fold", f"{folds} (mean {metrics['fold_mean']:.3f}, SD {metrics['fold_sd']:.3f})"),
         ("baselines", baselines),
+        ("memory", _memory(**metrics["memory"])),
+        (
+            "expected",
+            f"{metrics['expected_test_low']:.3f} to {metrics['expected_test_high']:.3f} on a test set like this",
+        ),
     ]
     if "test" in metrics:
         rows.append(("test set", _score(metrics["test"], metrics["confidence"], "samples, their truth is known")))
@@ -36,6 +41,10 @@ def _score(summary: dict[str, Any], confidence: float, samples: str) -> str:
         present = summary["labels_present"]
         text += f"; {summary['macro_f1_present']:.3f} over the {present} labels that occur, as an absent one counts 0"
     return text
+
+
+def _memory(grouped_folds: float, image_level_folds: float) -> str:
+    return f"scores {grouped_folds:.3f} by these folds; by folds that split groups it would {image_level_folds:.3f}"
 
 
 def main() -> None:

@@ -6,10 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, f1_score, log_loss
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 
 from pipeline.labels import LABELS
 from pipeline.params import Score
-from pipeline.scoring.baselines import baseline_macro_f1
+from pipeline.scoring.baselines import baseline_macro_f1, copied_macro_f1
 from pipeline.scoring.bootstrap import BATCH, expected_range, f1_resamples, interval, label_intervals
 from pipeline.scoring.metrics import (
     Bools,
@@ -86,6 +88,27 @@ def test_baselines_are_what_their_names_say() -> None:
     generator = np.random.default_rng(0)
     drawn = [macro_f1(generator.permuted(truth, axis=0), truth) for _ in range(2000)]
     assert baselines["prior"] == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / np.sqrt(len(drawn)))
+
+
+def test_copying_the_nearest_sample_is_one_nearest_neighbour() -> None:
+    generator = np.random.default_rng(0)
+    _, truth = decided_samples(4, 60)
+    brightness, folds = generator.random((60, 5)) * [1, 10, 100, 1, 0], generator.integers(3, size=60)
+    scaled = StandardScaler().fit_transform(brightness)
+    copied = np.zeros_like(truth)
+    for fold in range(3):
+        rest = folds != fold
+        copied[~rest] = KNeighborsClassifier(1).fit(scaled[rest], truth[rest].astype(int)).predict(scaled[~rest])
+    assert copied_macro_f1(brightness, truth, folds) == pytest.approx(macro_f1(copied, truth))
+
+
+def test_what_a_split_group_gives_away_is_memory() -> None:
+    generator = np.random.default_rng(0)
+    truth = np.repeat(generator.random((40, 28)) < 0.3, 3, axis=0)
+    brightness = np.repeat(generator.random((40, 8)), 3, axis=0) + 0.01 * generator.random((120, 8))
+    whole, split = np.repeat(np.arange(40) % 3, 3), np.arange(120) % 3
+    assert copied_macro_f1(brightness, truth, split) > 0.99
+    assert copied_macro_f1(brightness, truth, whole) < 0.45
 
 
 @given(seed=st.integers(0, 2**32 - 1))

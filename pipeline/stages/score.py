@@ -13,11 +13,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline import paths
-from pipeline.atlas.folds import read_folds
+from pipeline.atlas.folds import assign_folds, read_folds
 from pipeline.atlas.packed import read_index
 from pipeline.errors import InputError, run_stage
 from pipeline.files import replacing
-from pipeline.labels import LABELS, target_matrix
+from pipeline.labels import CHANNELS, LABELS, target_matrix
 from pipeline.params import Params, load
 from pipeline.report.charts.theme import save_png
 from pipeline.report.figures import (
@@ -27,12 +27,15 @@ from pipeline.report.figures import (
     draw_precision_recall_grid,
 )
 from pipeline.scoring import blend
-from pipeline.scoring.baselines import baseline_macro_f1
+from pipeline.scoring.baselines import baseline_macro_f1, copied_macro_f1
 from pipeline.scoring.counts import Thresholds
 from pipeline.scoring.diagnostics import confusions, precision_recall, reliability
 from pipeline.scoring.examples import choose_examples
 from pipeline.scoring.metrics import binary_cross_entropy, calibration_error
 from pipeline.scoring.tables import by_fold, by_label, expect_test, summarise
+
+LEAST_BRIGHTNESS = 1e-3
+"""Added to shares of white, so that a black channel has a logarithm."""
 
 
 def read_test_truth(path: Path, ids: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
@@ -83,6 +86,27 @@ def score_test(params: Params, thresholds: Thresholds) -> tuple[dict[str, float]
     groups = index["group"].where(index["group"] != "", index.index).to_numpy(dtype=np.str_)
     table = by_label(decided.probabilities, decided.decisions, truth, groups, thresholds, params.score)
     return summarise(decided.decisions, truth, groups, params.score), table
+
+
+def read_brightness(samples: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Mean and spread of each channel of each sample, (N, 8), as logarithms: exposure is a factor."""
+    columns = [f"{figure}_{channel}" for figure in ("mean", "std") for channel in CHANNELS]
+    indexes = {source: read_index(source)[columns].to_numpy() for source in samples["source"].unique()}
+    figures = np.array([indexes[source][row] for source, row in zip(samples["source"], samples["row"], strict=True)])
+    return np.log(figures + LEAST_BRIGHTNESS)
+
+
+def score_memory(
+    samples: pd.DataFrame, truth: npt.NDArray[np.bool_], folds: npt.NDArray[np.int64], seed: int
+) -> dict[str, float]:
+    """What memory of the antibody alone would score, by these folds and by folds that take no notice of groups."""
+    brightness = read_brightness(samples)
+    ids = samples["id"].to_numpy(dtype=np.str_)
+    image_level = assign_folds(truth, ids, len(np.unique(folds)), seed)
+    return {
+        "grouped_folds": copied_macro_f1(brightness, truth, folds),
+        "image_level_folds": copied_macro_f1(brightness, truth, image_level),
+    }
 
 
 def write_tables(tables: dict[str, pd.DataFrame]) -> None:
@@ -156,6 +180,7 @@ def main() -> None:
         "calibration_error": calibration_error(held_out.probabilities, truth),
         "models": {model: rating["macro_f1"] for model, rating in choices["models"].items()},
         "baselines": baseline_macro_f1(truth, folds),
+        "memory": score_memory(samples, truth, folds, params.folds.seed),
     }
     if test := score_test(params, thresholds):
         metrics["test"], tables["test_labels"] = test
