@@ -1,8 +1,8 @@
-"""The leak, shown on a real network: a finished run's model, trained again on image-level folds.
+"""The leak, shown on real networks: a finished run's models, trained again on image-level folds.
 
-``python -m benchmarks.leak_network [MODEL]`` works in the folder of a finished ``dvc repro`` and takes as long as
-training the model once on every fold. The run's own predictions serve for the grouped folds. Everything is done by
-the pipeline's stages, in a folder of their own.
+``python -m benchmarks.leak_network [MODEL ...]`` works in the folder of a finished ``dvc repro`` and takes as long as
+training the models (all of params.yaml, if none is named) once on every fold. The run's own predictions serve for the
+grouped folds. Everything is done by the pipeline's stages, in a folder of their own.
 """
 
 import json
@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,11 @@ def image_level(folds: pd.DataFrame) -> pd.DataFrame:
     return folds.assign(fold=ids[assign_folds(target_matrix(folds["target"]), samples, len(ids), seed=0)])
 
 
-def prepare(folder: Path, model: str, folds: pd.DataFrame) -> None:
-    """Lay out a project folder of one model on the packed images of this one."""
+def prepare(folder: Path, models: list[str], folds: pd.DataFrame) -> None:
+    """Lay out a project folder of some models on the packed images of this one."""
     yaml = YAML(typ="safe")
     content: dict[str, Any] = yaml.load(Path("params.yaml"))
-    yaml.dump(content | {"models": {model: content["models"][model]}}, folder / "params.yaml")
+    yaml.dump(content | {"models": {model: content["models"][model] for model in models}}, folder / "params.yaml")
     (folder / paths.DATA).mkdir()
     for entry in paths.DATA.iterdir():
         if entry.is_dir():
@@ -53,17 +54,17 @@ def run(stage: str, folder: Path, *arguments: str) -> None:
     subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(Path.cwd())}, check=True)
 
 
-def cross_validate(model: str, *, grouped: bool) -> dict[str, Any]:
-    """metrics.json of one model on grouped or on image-level folds."""
+def cross_validate(models: list[str], *, grouped: bool) -> dict[str, Any]:
+    """metrics.json of some models on grouped or on image-level folds."""
     folds = read_folds()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare(folder, model, folds if grouped else image_level(folds))
+        prepare(folder, models, folds if grouped else image_level(folds))
         if grouped:
             for kind in TRAINED:
                 (folder / kind).symlink_to(Path(kind).resolve())
         else:
-            for fold in np.unique(folds["fold"]):
+            for model, fold in product(models, np.unique(folds["fold"])):
                 run("train", folder, "--model", model, "--fold", str(fold))
                 run("tta", folder, "--model", model, "--fold", str(fold))
         run("ensemble", folder)
@@ -74,10 +75,10 @@ def cross_validate(model: str, *, grouped: bool) -> dict[str, Any]:
 
 def main() -> None:
     """Print both cross-validated scores beside the test scores."""
-    model = sys.argv[1] if len(sys.argv) > 1 else next(iter(load().models))
-    rows, figures = [], dict[str, Any](model=model)
+    models = sys.argv[1:] or list(load().models)
+    rows, figures = [], dict[str, Any](models=models)
     for way in ("grouped", "image-level"):
-        metrics = cross_validate(model, grouped=way == "grouped")
+        metrics = cross_validate(models, grouped=way == "grouped")
         test = metrics["test"]
         rows += [
             {"folds": way, "scored on": "held-out samples"} | metrics,

@@ -1,13 +1,17 @@
 """The benchmarks of folds, coverage and the leak, at toy size."""
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from benchmarks import coverage, folds, leak
-from pipeline.labels import LABELS
-from pipeline.params import Sample
+from benchmarks import coverage, folds, leak, leak_network
+from pipeline.atlas.audit import leaked_share
+from pipeline.atlas.folds import assign_folds, read_folds
+from pipeline.labels import LABELS, format_target
+from pipeline.params import Sample, load
 
 SMALL = Sample(seed=3, train=36, test=12, size=64, fields_per_antibody=3.0, near_duplicates=0.0, test_exposure=0.75)
 
@@ -49,6 +53,28 @@ def test_fields_of_an_antibody_look_alike_and_image_level_folds_flatter() -> Non
     assert distance[same & apart].mean() < 0.7 * distance[~same].mean()
     rows = {way: leak.judge(train, halves["test"], way, seed=0) for way in leak.WAYS}
     assert float(str(rows["image-level"]["cross-validated"])) > float(str(rows["grouped"]["cross-validated"]))
+
+
+def test_networks_are_trained_again_on_the_same_samples_in_folds_that_split_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed = Path("params.yaml").read_text()
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(committed)
+    (tmp_path / "data/packed").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    truth, groups = folds.draw_labels(90, seed=0)
+    targets = [format_target(np.flatnonzero(row).tolist()) for row in truth]
+    table = pd.DataFrame({"id": [f"s{row:02}" for row in range(90)], "source": "sample", "row": range(90)})
+    table = table.assign(target=targets, group=groups, fold=np.array([4, 7])[assign_folds(truth, groups, 2, seed=0)])
+    split = leak_network.image_level(table)
+    assert sorted(split["fold"].unique()) == [4, 7]
+    assert leaked_share(groups, split["fold"].to_numpy()) > 0.5
+    leak_network.prepare(tmp_path / "other", ["resnet10-cbam-96"], split)
+    assert (tmp_path / "other/data/packed").is_dir()
+    monkeypatch.chdir("other")
+    assert list(load().models) == ["resnet10-cbam-96"]
+    assert read_folds()["fold"].tolist() == split["fold"].tolist()
 
 
 def test_a_benchmark_ends_in_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
