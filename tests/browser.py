@@ -99,6 +99,7 @@ def browse(program: str, profile: Path) -> Iterator[Page]:
         "--headless",
         "--no-sandbox",  # which root may not use
         "--disable-gpu",
+        "--disable-dev-shm-usage",  # which is small in containers
         "--no-first-run",
         "--disable-background-networking",
         "--remote-debugging-pipe",

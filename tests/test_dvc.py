@@ -51,3 +51,10 @@ def test_only_score_reads_the_truth_of_the_test_set() -> None:
         "pipeline/stages/score.py",
         "pipeline/atlas/samples.py",  # lists it among the files to leave alone
     }
+
+
+def test_what_is_read_beside_code_is_a_dependency_too() -> None:
+    listed = [str(dependency) for stage in stages().values() for dependency in stage["deps"]]
+    beside = [str(file) for file in Path("pipeline").rglob("*.*") if file.suffix not in (".py", ".pyc")]
+    assert len(beside) > 3
+    assert [file for file in beside if not any(file.startswith(name.removeprefix("../../")) for name in listed)] == []
