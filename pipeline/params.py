@@ -107,7 +107,8 @@ class Model(Section):
 
     backbone: str
     channels: tuple[Count, Count, Count, Count] | None
-    attention: Literal["none", "cbam"]
+    attention: Literal["none", "channel", "spatial", "cbam", "nonlocal", "self"]
+    init: Literal["identity", "paper"]
     head: Literal["pooled", "label_queries"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     size: Annotated[int, Field(ge=32)]

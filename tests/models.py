@@ -6,6 +6,7 @@ TINY = params.Model(
     backbone="test_resnet",
     channels=None,
     attention="cbam",
+    init="identity",
     head="pooled",
     dropout=0.1,
     size=32,

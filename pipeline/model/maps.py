@@ -27,8 +27,8 @@ def label_maps(network: Network, images: Tensor, labels: Tensor, size: int) -> d
         size: side in pixels of the maps.
 
     Returns:
-        (B, size, size) float32 in 0..1 for each kind. Gates are as the network uses them; the others are scaled
-        to a maximum of 1, and are 0 everywhere where nothing raises the logit.
+        (B, size, size) float32 in 0..1 for each kind. Gates are the sigmoids that the network uses; the
+        others are scaled to a maximum of 1, and are 0 everywhere where nothing raises the logit.
     """
     with _gates(network) as gates, torch.no_grad():
         features = network.features(images)
@@ -57,8 +57,9 @@ def _gates(network: Network) -> Iterator[dict[int, Tensor]]:
         stage: nn.Module = network.backbone.get_submodule(f"layer{number}")
         for gate in (module for module in stage.modules() if isinstance(module, SpatialGate)):
 
-            def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor, number: int = number) -> None:
-                found[number] = output.detach()
+            def keep(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor, number: int = number) -> None:
+                assert isinstance(module, SpatialGate)  # for the type checker
+                found[number] = output.detach() / module.scale
 
             hooks.append(gate.register_forward_hook(keep))
     try:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pipeline import params
 from pipeline.errors import InputError
 from pipeline.labels import CHANNELS, LABELS
-from pipeline.model.attention import ATTENTION
+from pipeline.model.attention import attend, gate
 from pipeline.model.heads import LabelQueries
 
 MIN_STD = 4 / 255
@@ -45,7 +45,7 @@ class Normalise(nn.Module):
 
 
 class Network(nn.Module):
-    """Normalisation, a timm ResNet with attention in every block, and a head that gives 28 logits.
+    """Normalisation, a timm ResNet with attention, and a head that gives 28 logits.
 
     The pooled head is timm's own: average and max pooling joined, dropout, one linear layer.
     """
@@ -103,8 +103,9 @@ def _backbone(model: params.Model) -> ResNet:
         pretrained=False,
         in_chans=len(CHANNELS),
         **(pooled if model.head == "pooled" else {"num_classes": 0, "global_pool": ""}),
-        block_args={"attn_layer": ATTENTION[model.attention]},
+        block_args={"attn_layer": gate(model.attention, model.init)},
         **options,
     )
     assert isinstance(net, ResNet)  # for the type checker
+    attend(net, model.attention)
     return net
