@@ -1,0 +1,138 @@
+"""What attention costs in a training step: plain, squeeze-and-excitation, CBAM as ours and as timm's, in turn.
+
+``python -m benchmarks.attention``. A step is forward, loss, backward and optimizer of a ResNet-18 with four input
+channels on a batch in memory, channels last; the same for fp32 and bf16, on the CPU at 128 and 256 px, on a GPU
+(where there is one) in bf16 at 512 px, eager and compiled. The last line is JSON: ratios of step times at 128 px,
+medians over the rounds, and the memory that a forward pass in fp32 keeps for the backward one.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import pandas as pd
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.interleaved import Seconds, measure, ratio, report
+from pipeline.labels import CHANNELS, LABELS
+from pipeline.model.attention import gate
+
+NETWORKS = ("plain", "se", "cbam", "timm")
+GPU_PX = 512
+
+
+def network(name: str, backbone: str) -> nn.Module:
+    """One of ``NETWORKS``; the same weights outside the attention."""
+    layer = {"plain": None, "se": gate("channel", "paper"), "cbam": gate("cbam", "paper"), "timm": "cbam"}[name]
+    torch.manual_seed(0)
+    net: nn.Module = timm.create_model(
+        backbone, in_chans=len(CHANNELS), num_classes=len(LABELS), block_args={"attn_layer": layer}
+    )
+    return net.to(memory_format=torch.channels_last)
+
+
+def step(net: nn.Module, px: int, batch: int, *, bf16: bool, device: str = "cpu") -> Callable[[], None]:
+    """Make a training step on a batch that is in memory."""
+    net = net.to(device)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+    images = torch.randn(batch, len(CHANNELS), px, px, device=device).contiguous(memory_format=torch.channels_last)
+    targets = torch.rand(batch, len(LABELS), device=device)
+
+    def run() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            logits = net(images)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), targets)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def kept_mb(net: nn.Module, px: int, batch: int) -> float:
+    """Memory that the forward pass keeps for the backward one, in MB: what a larger batch runs out of."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = net(torch.randn(batch, len(CHANNELS), px, px).contiguous(memory_format=torch.channels_last)).sum()
+    weights = {weight.untyped_storage().data_ptr() for weight in net.parameters()}
+    del loss
+    return sum(size for place, size in kept.items() if place not in weights) / 1e6
+
+
+def compare(backbone: str, px: int, batch: int, rounds: int, *, bf16: bool) -> Seconds:
+    """Time all networks on the CPU, in turn."""
+    cases = {name: step(network(name, backbone), px, batch, bf16=bf16) for name in NETWORKS}
+    return measure(cases, rounds)
+
+
+def on_gpu(backbone: str, batch: int, rounds: int) -> tuple[list[dict[str, object]], dict[str, float]]:
+    """Rows of the table and ratios, eager and compiled."""
+    rows, figures = [], {}
+    for kind in ("eager", "compiled"):
+        nets = {name: network(name, backbone) for name in NETWORKS}
+        if kind == "compiled":
+            for net in nets.values():
+                net.compile()
+        cases = {name: step(net, GPU_PX, batch, bf16=True, device="cuda") for name, net in nets.items()}
+        seconds = measure(cases, rounds, warm_up=3)
+        rows += table_rows(seconds, f"gpu {kind}", GPU_PX, batch)
+        figures[f"cbam_over_plain_gpu_{kind}"] = ratio(seconds, "cbam", "plain")
+        torch.cuda.reset_peak_memory_stats()
+        cases["cbam"]()
+        figures[f"cbam_peak_mb_gpu_{kind}"] = torch.cuda.max_memory_allocated() / 1e6
+    return rows, figures
+
+
+def table_rows(seconds: Seconds, where: str, px: int, batch: int) -> list[dict[str, object]]:
+    """One row a network: milliseconds a step, images a second, and the ratio to the plain network."""
+    medians = {name: sorted(taken)[len(taken) // 2] for name, taken in seconds.items()}
+    return [
+        {
+            "where": where,
+            "px": px,
+            "network": name,
+            "ms a step": 1e3 * medians[name],
+            "images a second": batch / medians[name],
+            "over plain": ratio(seconds, name, "plain"),
+        }
+        for name in seconds
+    ]
+
+
+def main(backbone: str, sizes: list[int], batch: int, rounds: int) -> dict[str, float]:
+    """Measure, print and return the ratios, which are those of the first size."""
+    rows, figures = [], {}
+    for px in sizes:
+        for kind, bf16 in (("fp32", False), ("bf16", True)):
+            seconds = compare(backbone, px, batch, rounds, bf16=bf16)
+            rows += table_rows(seconds, f"cpu {kind}", px, batch)
+            if px == sizes[0]:
+                figures[f"cbam_over_plain_{kind}"] = ratio(seconds, "cbam", "plain")
+                figures[f"se_over_plain_{kind}"] = ratio(seconds, "se", "plain")
+                figures[f"cbam_over_timm_{kind}"] = ratio(seconds, "cbam", "timm")
+    for name in NETWORKS:
+        figures[f"{name}_kept_mb"] = kept_mb(network(name, backbone), sizes[0], batch)
+    if torch.cuda.is_available():
+        gpu_rows, gpu_figures = on_gpu(backbone, 4 * batch, rounds)
+        rows, figures = rows + gpu_rows, figures | gpu_figures
+    report(pd.DataFrame(rows), figures)
+    return figures
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256])
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    main(arguments.backbone, arguments.sizes, arguments.batch, arguments.rounds)
