@@ -145,7 +145,8 @@ def main(samples: int) -> pd.DataFrame:
     by_label.insert(0, "maps", table[table["kind"] == "grad_cam"].groupby("label").size())
     print(by_label.rename(index=dict(enumerate(LABELS))).to_string(float_format=lambda value: f"{value:.3f}"), "\n")
     overall = table.assign(name=table["model"] + " " + table["kind"]).groupby("name")
-    report(summary(table), overall[["hit", "hit_by_chance", "auc"]].mean().round(4).to_dict("index"))
+    means = overall[["hit", "hit_by_chance", "auc"]].mean().round(4)
+    report(summary(table), {str(name): row.to_dict() for name, row in means.iterrows()})
     return table
 
 
