@@ -59,31 +59,46 @@ def fit_calibration(kind: Calibrating, probabilities: Floats, truth: Bools, *, s
     labels = truth.shape[1]
     if kind == "none":
         return Calibration(1.0, np.zeros(labels))
-    logits, targets = finite_logit(probabilities), truth.astype(np.float64)
-    free = np.array([True, kind == "platt", *[kind == "platt" and spread > 0] * labels])
-    precision = np.array([0.0, 0.0, *[1 / spread**2 if spread > 0 else 0.0] * labels])[free]
-    point = np.zeros(2 + labels)
-    point[0] = 1.0
+    shared_offset = kind == "platt"
+    free = np.array([True, shared_offset, *[shared_offset and spread > 0] * labels])
+    precision = np.array([0.0, 0.0, *[1 / spread**2 if spread > 0 else 0.0] * labels])
+    slope, offset, *own = maximise_likelihood(finite_logit(probabilities), truth, free, precision)
+    return Calibration(slope, offset + np.array(own))
+
+
+def maximise_likelihood(logits: Doubles, truth: Bools, free: Bools, precision: Doubles) -> list[float]:
+    """The slope, the shared offset and each label's own, as many of them as are free to move from 1, 0, 0, ...
+
+    Args:
+        logits: (N, 28).
+        truth: (N, 28).
+        free: (30,).
+        precision: (30,), of the normal distribution around 0 that each comes from; 0 is none.
+    """
+    point = np.array([1.0, *[0.0] * (len(free) - 1)])
+
+    def scores(values: Doubles) -> Doubles:
+        point[free] = values
+        scored: Doubles = point[0] * logits + (point[1] + point[2:])
+        return scored
 
     def loss(values: Doubles) -> tuple[float, Doubles]:
-        point[free] = values
-        scores = point[0] * logits + (point[1] + point[2:])
-        excess = expit(scores) - targets
+        scored = scores(values)
+        excess = expit(scored) - truth
         by_label = excess.sum(axis=0)
-        slopes = np.array([np.sum(excess * logits), by_label.sum(), *by_label])[free]
-        value = np.sum(np.logaddexp(0, scores) - targets * scores) + np.sum(precision * values**2) / 2
-        return float(value), slopes + precision * values
+        gradient = np.array([np.sum(excess * logits), by_label.sum(), *by_label]) + precision * point
+        value = np.sum(np.logaddexp(0, scored) - truth * scored) + np.sum(precision * point**2) / 2
+        return float(value), gradient[free]
 
     def curvature(values: Doubles) -> Doubles:
-        point[free] = values
-        confident = expit(point[0] * logits + (point[1] + point[2:]))
-        weights = confident * (1 - confident)
+        sure = expit(scores(values))
+        weights = sure * (1 - sure)
         zeroth, first = weights.sum(axis=0), (weights * logits).sum(axis=0)
-        whole = np.diag([np.sum(weights * logits**2), zeroth.sum(), *zeroth])
+        whole = np.diag(np.array([np.sum(weights * logits**2), zeroth.sum(), *zeroth]) + precision)
         whole[0, 1:] = whole[1:, 0] = [first.sum(), *first]
         whole[1, 2:] = whole[2:, 1] = zeroth
-        return whole[np.ix_(free, free)] + np.diag(precision)
+        return np.asarray(whole[np.ix_(free, free)])
 
-    # A second-order method: with 31,072 samples each look at the data costs more than solving for 30 numbers.
+    # Second-order, because each look at 31,072 samples costs more than solving for 30 numbers.
     point[free] = minimize(loss, point[free], jac=True, hess=curvature, method="trust-exact").x
-    return Calibration(float(point[0]), point[1] + point[2:])
+    return [float(value) for value in point]

@@ -99,7 +99,9 @@ def learn_weights(members: Floats, truth: Bools, *, pull: float) -> Doubles:
         weights = regress(logits[kept], targets, pull)
         enough = weights >= DROPPED / len(kept)
         if enough.all():
-            return np.bincount(kept, weights, minlength=len(members))
+            shares = np.zeros(len(members))
+            shares[kept] = weights
+            return shares
         kept = kept[enough]
 
 
