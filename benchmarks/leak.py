@@ -29,7 +29,7 @@ from pipeline.progress import track
 from pipeline.scoring.bootstrap import expected_range, f1_resamples, interval
 from pipeline.scoring.crossfit import cross_fit
 from pipeline.scoring.metrics import Bools, Floats, macro_f1
-from pipeline.scoring.thresholds import choose_thresholds, decide
+from pipeline.scoring.rule import fit_rule
 from pipeline.simulate.archive import in_order
 from pipeline.simulate.competition import plan
 from pipeline.simulate.raster import Pixels
@@ -107,10 +107,11 @@ def judge(train: Half, test: Half, way: str, seed: int) -> dict[str, object]:
     unit = train.groups if way == "grouped" else np.arange(len(train.truth)).astype(np.str_)
     folds = assign_folds(train.truth, unit, FOLDS, seed)
     held_out, unseen = predict(train, test, folds, seed)
-    choose = partial(choose_thresholds, "per_label", fixed=0.3, shrinkage=10)
-    decisions = cross_fit(held_out, train.truth, folds, choose).decisions
+    plain = load().ensemble.model_copy(update={"blend": "probabilities", "calibration": "none"})
+    fit = partial(fit_rule, settings=plain)
+    decisions = cross_fit(held_out[None], train.truth, folds, fit).decisions
     score = macro_f1(decisions, train.truth)
-    test_score = macro_f1(decide(unseen, choose(held_out, train.truth)), test.truth)
+    test_score = macro_f1(fit(held_out[None], train.truth).blend(unseen[None])[2], test.truth)
     # Both ways get the wider intervals of the groups, which one who splits images would not have.
     resample = partial(f1_resamples, decisions, train.truth, train.groups, resamples=RESAMPLES)
     resampled = resample(seed=seed).mean(axis=1)

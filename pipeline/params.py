@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import InputError, run_stage
+from pipeline.labels import LABELS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -21,7 +22,9 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 View = Literal["identity", "rot90", "rot180", "rot270", "flip", "flip_rot90", "flip_rot180", "flip_rot270"]
 LossName = Literal["focal", "bce", "asymmetric", "soft_f1", "lovasz"]
-Policy = Literal["fixed", "global", "per_label", "counts"]
+Policy = Literal["fixed", "global", "per_label", "counts", "expected"]
+Blending = Literal["probabilities", "logits", "ranks", "weights"]
+Calibrating = Literal["none", "temperature", "platt"]
 
 
 class Section(BaseModel):
@@ -148,10 +151,21 @@ class Tta(Section):
 class Ensemble(Section):
     """From predictions to decisions."""
 
-    blend: Literal["probabilities", "logits"]
+    blend: Blending
+    pull: Annotated[float, Field(ge=0)]
+    calibration: Calibrating
+    spread: Annotated[float, Field(ge=0)]
     thresholds: Policy
     fixed: Share
     shrinkage: Annotated[float, Field(ge=0)]
+    proportions: dict[str, Share]
+
+    @field_validator("proportions")
+    @classmethod
+    def _labels_exist(cls, proportions: dict[str, float]) -> dict[str, float]:
+        if unknown := sorted(set(proportions) - set(LABELS)):
+            raise ValueError(f"no such label: {', '.join(unknown)}")
+        return proportions
 
 
 class Score(Section):

@@ -1,4 +1,4 @@
-"""A model small enough to train in a test."""
+"""Parameters for tests: a model small enough to train, and decisions of every kind that learns something."""
 
 from pipeline import params
 
@@ -28,4 +28,15 @@ TINY = params.Model(
     precision="fp32",
     augment=params.Augment(crop=1, zoom=1.25, shift=0.1, shear=5, gain=1.3, gamma=1.3, noise=0.02),
     seed=0,
+)
+
+ENSEMBLE = params.Ensemble(
+    blend="weights",
+    pull=1.0,
+    calibration="platt",
+    spread=0.5,
+    thresholds="per_label",
+    fixed=0.4,
+    shrinkage=10.0,
+    proportions={},
 )

@@ -31,7 +31,7 @@ def write_run() -> None:
     probabilities = (0.6 * generator.random(truth.shape) + 0.4 * truth).astype(np.float32)
     probabilities[:, KNOWN:] /= 4
     decisions = probabilities >= 0.5
-    Blend(folds["id"].to_numpy(dtype=np.str_), probabilities, decisions).save(blend.HELD_OUT)
+    Blend(folds["id"].to_numpy(dtype=np.str_), probabilities, probabilities, decisions).save(blend.HELD_OUT)
 
     thresholds = np.full(len(LABELS), 0.5)
     examples = choose_examples(probabilities, decisions, truth, groups)

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.scoring import blend, predictions
-from pipeline.scoring.blend import Blend, average
+from pipeline.scoring.blend import Blend
 from pipeline.scoring.predictions import Predictions
 
 
@@ -35,7 +35,7 @@ def test_predictions_come_back_as_they_were_and_as_the_same_bytes(tmp_path: Path
 
 def test_a_blend_comes_back_as_it_was(tmp_path: Path) -> None:
     probabilities = some_predictions().held_out
-    Blend(np.array(["a", "b", "c"]), probabilities, probabilities > 0.5).save(tmp_path / "blend.npz")
+    Blend(np.array(["a", "b", "c"]), probabilities, probabilities, probabilities > 0.5).save(tmp_path / "blend.npz")
     found = blend.load(tmp_path / "blend.npz")
     assert found.ids.tolist() == ["a", "b", "c"]
     np.testing.assert_array_equal(found.probabilities, probabilities)
@@ -90,17 +90,3 @@ def test_a_missing_file_and_a_file_of_something_else_are_refused(tmp_path: Path)
     for name in ("array.npy", "other.npz"):
         with pytest.raises(InputError, match=rf"{name} is damaged"):
             predictions.load(tmp_path / name)
-
-
-def test_members_are_averaged_on_the_scale_named() -> None:
-    members = [np.array([[0.2, 0.5]], np.float32), np.array([[0.8, 0.9]], np.float32)]
-    np.testing.assert_allclose(average(members, "probabilities"), [[0.5, 0.7]], rtol=1e-6)
-    # Odds of 1 and 9 have a geometric mean of 3.
-    np.testing.assert_allclose(average(members, "logits"), [[0.5, 0.75]], rtol=1e-6)
-
-
-def test_certainty_of_both_kinds_has_a_mean_logit() -> None:
-    certain = [np.array([[0.0, 1.0]], np.float32), np.array([[1.0, 1.0]], np.float32)]
-    blended = average(certain, "logits")
-    assert blended.dtype == np.float32
-    np.testing.assert_allclose(blended, [[0.5, 1.0]], rtol=1e-6)

@@ -4,16 +4,21 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
-from pipeline.params import Policy
-from pipeline.scoring.counts import curve_macro_f1, match_counts
-from pipeline.scoring.crossfit import cross_fit
+from pipeline.labels import LABELS
+from pipeline.params import Ensemble, Policy
+from pipeline.scoring.counts import Thresholds, curve_macro_f1, match_counts
 from pipeline.scoring.metrics import Bools, Floats, macro_f1
-from pipeline.scoring.thresholds import POLICIES, best_threshold, choose_thresholds, decide
+from pipeline.scoring.thresholds import POLICIES, best_threshold, choose_thresholds, decide, expected_f1
+from tests.models import ENSEMBLE
+
+
+def with_policy(policy: Policy, **changes: object) -> Ensemble:
+    return ENSEMBLE.model_copy(update={"thresholds": policy, **changes})
 
 
 def scored_samples(seed: int, samples: int = 60, labels: int = 4, levels: int = 0) -> tuple[Floats, Bools]:
@@ -56,7 +61,7 @@ def test_neighbouring_numbers_are_parted_as_well(kind: type[np.floating[Any]]) -
 def test_permuting_the_rows_changes_no_threshold(seed: int, levels: int, policy: Policy) -> None:
     probabilities, truth = scored_samples(seed, levels=levels)
     order = np.random.default_rng(seed).permutation(len(truth))
-    choose = partial(choose_thresholds, policy, fixed=0.4, shrinkage=10.0)
+    choose = partial(choose_thresholds, settings=with_policy(policy))
     np.testing.assert_allclose(
         choose(probabilities[order], truth[order]), choose(probabilities, truth), rtol=0, atol=1e-12
     )
@@ -71,8 +76,8 @@ def test_a_tie_does_not_hang_on_the_last_digit_of_a_sum() -> None:
 
 def test_constant_policies_use_one_threshold() -> None:
     probabilities, truth = scored_samples(0)
-    assert choose_thresholds("fixed", probabilities, truth, fixed=0.4, shrinkage=5).tolist() == [0.4] * 4
-    shared = choose_thresholds("global", probabilities, truth, fixed=0.4, shrinkage=5)
+    assert choose_thresholds(probabilities, truth, with_policy("fixed")).tolist() == [0.4] * 4
+    shared = choose_thresholds(probabilities, truth, with_policy("global"))
     assert shared.tolist() == [best_threshold(probabilities, truth)] * 4
 
 
@@ -81,19 +86,45 @@ def test_labels_thresholds_shrink_towards_the_global_one_by_their_positives() ->
     truth[:, 3] = False
     shared = best_threshold(probabilities, truth)
     own = [best_threshold(probabilities[:, [label]], truth[:, [label]]) for label in range(3)]
-    choose = partial(choose_thresholds, "per_label", probabilities, truth, fixed=0.4)
-    assert choose(shrinkage=0).tolist() == [*own, shared], "a label without positives has none of its own"
-    assert choose(shrinkage=1e12) == pytest.approx([shared] * 4)
+
+    def choose(shrinkage: float) -> Thresholds:
+        return choose_thresholds(probabilities, truth, with_policy("per_label", shrinkage=shrinkage))
+
+    assert choose(0).tolist() == [*own, shared], "a label without positives has none of its own"
+    assert choose(1e12) == pytest.approx([shared] * 4)
     positives = int(truth[:, 1].sum())
-    assert choose(shrinkage=positives)[1] == pytest.approx((own[1] + shared) / 2)
+    assert choose(positives)[1] == pytest.approx((own[1] + shared) / 2)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=10, deadline=None)
+def test_the_expected_f1_is_reached_by_truths_drawn_from_the_probabilities(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    levels = generator.random(6)
+    probabilities = np.repeat(levels, 400)[:, None]
+    truths = generator.random((30, len(probabilities))) < probabilities[:, 0]
+    reached = [np.mean([f1_score(truth, probabilities[:, 0] >= cut) for truth in truths]) for cut in levels]
+    assert expected_f1(probabilities)[0] == pytest.approx(max(reached), abs=0.02)
+
+
+def test_half_of_the_expected_f1_is_the_best_threshold_of_calibrated_probabilities() -> None:
+    generator = np.random.default_rng(0)
+    probabilities = generator.beta(0.5, 2.0, size=(200_000, 1))
+    truth = generator.random(probabilities.shape) < probabilities
+    chosen = choose_thresholds(probabilities, truth, with_policy("expected", shrinkage=0.0))
+    highest = macro_f1(probabilities >= best_threshold(probabilities, truth), truth)
+    assert macro_f1(probabilities >= chosen, truth) == pytest.approx(highest, abs=1e-3)
+    assert macro_f1(probabilities >= 2 * chosen, truth) < highest - 0.05
 
 
 def test_the_counts_policy_gives_each_label_as_often_as_it_is_true() -> None:
     probabilities, truth = scored_samples(0, samples=200)
     truth[:, 3] = False
-    thresholds = choose_thresholds("counts", probabilities, truth, fixed=0.4, shrinkage=5)
+    thresholds = choose_thresholds(probabilities, truth, with_policy("counts"))
     np.testing.assert_array_equal((probabilities >= thresholds).sum(axis=0), truth.sum(axis=0))
     assert thresholds[3] > 1, "a label that no sample has is never given, to other samples neither"
+    given = choose_thresholds(probabilities, truth, with_policy("counts", proportions={LABELS[3]: 0.25}))
+    np.testing.assert_array_equal((probabilities >= given).sum(axis=0), [*truth[:, :3].sum(axis=0), 50])
 
 
 @given(seed=st.integers(0, 2**32 - 1))
@@ -129,32 +160,3 @@ def test_the_curve_gives_each_label_to_its_share_of_the_samples() -> None:
     for label, count in enumerate(counts):
         decisions[np.argsort(-probabilities[:, label])[:count], label] = True
     assert curve_macro_f1(probabilities, truth, counts / 100) == pytest.approx(macro_f1(decisions, truth))
-
-
-@pytest.mark.parametrize("policy", POLICIES)
-def test_a_sample_s_truth_has_no_part_in_its_decision(policy: Policy) -> None:
-    probabilities, truth = scored_samples(3, samples=90)
-    folds = np.arange(90) % 3
-    choose = partial(choose_thresholds, policy, fixed=0.4, shrinkage=5.0)
-    before = cross_fit(probabilities, truth, folds, choose)
-    changed = truth.copy()
-    changed[folds == 1] = ~changed[folds == 1]
-    after = cross_fit(probabilities, changed, folds, choose)
-    np.testing.assert_array_equal(after.decisions[folds == 1], before.decisions[folds == 1])
-    np.testing.assert_array_equal(after.thresholds[1], before.thresholds[1])
-    if policy != "fixed":
-        assert not np.array_equal(after.thresholds[0], before.thresholds[0])
-
-
-def test_each_fold_is_decided_by_the_thresholds_of_the_others() -> None:
-    probabilities, truth = scored_samples(4, samples=30)
-    folds = np.repeat([2, 5], 15)
-
-    def first_probability(probabilities: Floats, truth: Bools) -> npt.NDArray[np.float64]:
-        assert len(probabilities) == len(truth) == 15
-        return np.asarray(probabilities[0], dtype=np.float64)
-
-    fit = cross_fit(probabilities, truth, folds, first_probability)
-    np.testing.assert_array_equal(fit.thresholds[2], probabilities[15])
-    np.testing.assert_array_equal(fit.decisions[:15], decide(probabilities[:15], fit.thresholds[2]))
-    np.testing.assert_array_equal(fit.decisions[15:], decide(probabilities[15:], fit.thresholds[5]))

@@ -1,19 +1,17 @@
-"""The average of several models, and what is decided on it."""
+"""The blend of all models and what is decided on it, as the ensemble stage leaves it for the others."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit
 
 from pipeline import paths
 from pipeline.errors import InputError
 from pipeline.scoring.arrays import check_probabilities, read_arrays, write_arrays
-from pipeline.scoring.metrics import Bools, Floats
+from pipeline.scoring.metrics import Bools
 
 HELD_OUT = paths.BLEND / "held_out.npz"
 TEST = paths.BLEND / "test.npz"
@@ -21,10 +19,7 @@ DECISIONS = paths.BLEND / "decisions.json"
 """The thresholds, and how each policy and each model would have scored."""
 
 REMEDY = "run the ensemble stage again (python -m pipeline.stages.ensemble)"
-KINDS = {"ids": "U", "probabilities": "f", "decisions": "b"}
-
-SMALLEST = 1e-7
-"""Probabilities this near to 0 or 1 have no finite logit in single precision."""
+KINDS = {"ids": "U", "uncalibrated": "f", "probabilities": "f", "decisions": "b"}
 
 
 @dataclass(frozen=True)
@@ -33,11 +28,13 @@ class Blend:
 
     Attributes:
         ids: (n,) str.
-        probabilities: (n, 28) float32.
+        uncalibrated: (n, 28) float32, the blend as it comes.
+        probabilities: (n, 28) float32, the blend calibrated.
         decisions: (n, 28) bool.
     """
 
     ids: npt.NDArray[np.str_]
+    uncalibrated: npt.NDArray[np.float32]
     probabilities: npt.NDArray[np.float32]
     decisions: Bools
 
@@ -53,6 +50,7 @@ def load(path: Path) -> Blend:
         InputError: the file is missing, damaged, or its arrays do not fit together.
     """
     blend = Blend(**read_arrays(path, KINDS, REMEDY))
+    check_probabilities(path, blend.ids, blend.uncalibrated, REMEDY)
     check_probabilities(path, blend.ids, blend.probabilities, REMEDY)
     check_probabilities(path, blend.ids, blend.decisions, REMEDY)
     return blend
@@ -71,12 +69,3 @@ def read_decisions() -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{DECISIONS} is damaged ({error}): {REMEDY}") from None
     return content
-
-
-def average(members: Sequence[Floats], scale: Literal["probabilities", "logits"]) -> npt.NDArray[np.float32]:
-    """Average several models' probabilities, (N, 28) each, as they are or as logits."""
-    stacked = np.stack(members).astype(np.float64)
-    if scale == "probabilities":
-        return np.asarray(stacked.mean(axis=0), dtype=np.float32)
-    logits = logit(np.clip(stacked, SMALLEST, 1 - SMALLEST))
-    return np.asarray(expit(logits.mean(axis=0)), dtype=np.float32)

@@ -1,10 +1,13 @@
 """From probabilities to decisions: how a threshold per label is chosen, and how it is applied."""
 
+from collections.abc import Mapping
 from typing import get_args
 
 import numpy as np
+import numpy.typing as npt
 
-from pipeline.params import Policy
+from pipeline.labels import LABELS
+from pipeline.params import Ensemble, Policy
 from pipeline.scoring.counts import Thresholds, cut, match_counts
 from pipeline.scoring.metrics import Bools, Floats
 
@@ -27,33 +30,70 @@ def decide(probabilities: Floats, thresholds: Thresholds) -> Bools:
     return decisions
 
 
-def choose_thresholds(
-    policy: Policy, probabilities: Floats, truth: Bools, *, fixed: float, shrinkage: float
-) -> Thresholds:
+def choose_thresholds(probabilities: Floats, truth: Bools, settings: Ensemble) -> Thresholds:
     """Thresholds of one policy, (28,), from samples whose truth is known.
 
+    ``fixed`` is the given constant; ``global`` the one constant with the highest macro-F1; ``per_label`` the
+    threshold with the highest F1 of each label, shrunk towards the global one; ``counts`` gives each label to
+    its share of the samples; ``expected`` maximises the F1 that the probabilities themselves expect.
+
     Args:
-        policy: ``fixed`` is the given constant; ``global`` the one constant with the highest macro-F1;
-            ``per_label`` the threshold with the highest F1 of each label, shrunk towards the global one;
-            ``counts`` gives each label to as many samples as truly have it.
         probabilities: (N, 28).
         truth: (N, 28).
-        fixed: the constant of ``fixed``.
-        shrinkage: the positives at which a label's own threshold and the global one weigh the same.
+        settings: the policy and its constants.
     """
     labels = truth.shape[1]
-    if policy == "fixed":
-        return np.full(labels, fixed)
-    if policy == "counts":
-        return match_counts(probabilities, truth.mean(axis=0))
-    shared = best_threshold(probabilities, truth)
-    if policy == "global":
-        return np.full(labels, shared)
-    own = np.array([best_threshold(probabilities[:, [label]], truth[:, [label]]) for label in range(labels)])
+    match settings.thresholds:
+        case "fixed":
+            return np.full(labels, settings.fixed)
+        case "global":
+            return np.full(labels, best_threshold(probabilities, truth))
+        case "per_label":
+            own = [best_threshold(probabilities[:, [label]], truth[:, [label]]) for label in range(labels)]
+            return shrink(np.array(own), probabilities, truth, settings.shrinkage)
+        case "counts":
+            return match_counts(probabilities, replaced(truth.mean(axis=0), settings.proportions))
+        case "expected":
+            return shrink(expected_f1(probabilities) / 2, probabilities, truth, settings.shrinkage)
+
+
+def replaced(shares: Floats, given: Mapping[str, float]) -> Floats:
+    """The shares by label, (28,), with those ``given`` by label name put in."""
+    result = shares.copy()
+    for name, share in given.items():
+        result[LABELS.index(name)] = share
+    return result
+
+
+def expected_f1(probabilities: Floats) -> npt.NDArray[np.float64]:
+    """The highest F1 of each label, (28,), that can be expected if the probabilities are true.
+
+    Half of it is the best threshold (Lipton et al., "Optimal Thresholding of Classifiers to Maximize F1
+    Measure", ECML PKDD 2014). It looks at all samples and not only at the few positives, so it is far less noisy than
+    a threshold chosen by counting hits, and it is as good as the calibration is.
+
+    Args:
+        probabilities: (N, 28).
+    """
+    hits = np.cumsum(-np.sort(-probabilities.astype(np.float64), axis=0), axis=0)
+    decided = np.arange(1, len(probabilities) + 1)[:, None]
+    highest: npt.NDArray[np.float64] = (2 * hits / (decided + hits[-1])).max(axis=0)
+    return highest
+
+
+def shrink(own: Thresholds, probabilities: Floats, truth: Bools, shrinkage: float) -> Thresholds:
+    """Draw each label's own threshold, (28,), towards the best shared one the more, the fewer positives it has.
+
+    Args:
+        own: (28,).
+        probabilities: (N, 28).
+        truth: (N, 28).
+        shrinkage: the positives at which a label's own threshold and the shared one weigh the same.
+    """
     positives = truth.sum(axis=0)
     # A label without positives has no threshold of its own, however weak the shrinkage.
     weight = positives / np.maximum(positives + shrinkage, 1)
-    shrunk: Thresholds = weight * own + (1 - weight) * shared
+    shrunk: Thresholds = weight * own + (1 - weight) * best_threshold(probabilities, truth)
     return shrunk
 
 

@@ -1,12 +1,13 @@
-"""Average the models and folds, and choose thresholds.
+"""Blend the models, calibrate the blend, and choose thresholds.
 
 Reads data/folds.csv and predictions/<model>/fold-K.npz; writes blend/held_out.npz, blend/test.npz and
 blend/decisions.json.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +18,17 @@ from pipeline.atlas.folds import read_folds
 from pipeline.errors import InputError, run_stage
 from pipeline.files import replacing
 from pipeline.labels import target_matrix
-from pipeline.params import Ensemble, Policy, load
+from pipeline.params import Ensemble, load
+from pipeline.progress import track
 from pipeline.scoring import blend, predictions
-from pipeline.scoring.blend import Blend, average
-from pipeline.scoring.counts import Thresholds
+from pipeline.scoring.blend import Blend
+from pipeline.scoring.calibration import CALIBRATIONS
 from pipeline.scoring.crossfit import CrossFit, cross_fit
-from pipeline.scoring.metrics import Bools, Floats, macro_f1, macro_f1_present
+from pipeline.scoring.metrics import Bools, Floats, calibration_error, macro_f1, macro_f1_present
+from pipeline.scoring.mixture import BLENDINGS
 from pipeline.scoring.predictions import Predictions
-from pipeline.scoring.thresholds import POLICIES, choose_thresholds, decide
+from pipeline.scoring.rule import Rule, fit_rule
+from pipeline.scoring.thresholds import POLICIES
 
 Members = dict[str, list[Predictions]]
 
@@ -57,17 +61,36 @@ def stitch(by_fold: Sequence[Predictions], ids: "pd.Series[str]") -> Floats:
     return held_out
 
 
-def chooser(policy: Policy, settings: Ensemble) -> Callable[[Floats, Bools], Thresholds]:
-    """A policy as a function from probabilities and truth to thresholds."""
-    return partial(choose_thresholds, policy, fixed=settings.fixed, shrinkage=settings.shrinkage)
-
-
 def rate(fit: CrossFit, truth: Bools) -> dict[str, float]:
     """How cross-fitted decisions score."""
     return {
         "macro_f1": macro_f1(fit.decisions, truth),
         "macro_f1_present": macro_f1_present(fit.decisions, truth),
         "labels_per_sample": float(fit.decisions.sum(axis=1).mean()),
+        "calibration_error": calibration_error(fit.probabilities, truth),
+    }
+
+
+def compare(
+    settings: Ensemble, members: Floats, truth: Bools, folds: npt.NDArray[np.int64]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """How each policy, blend and calibration would have scored, cross-fitted, the other settings as they are."""
+    compared: dict[str, dict[str, dict[str, float]]] = {}
+    for key, values in (("thresholds", POLICIES), ("blend", BLENDINGS), ("calibration", CALIBRATIONS)):
+        compared[key] = {}
+        for value in track(values, f"comparing {key}", unit="settings"):
+            fit = partial(fit_rule, settings=settings.model_copy(update={key: value}))
+            compared[key][value] = rate(cross_fit(members, truth, folds, fit), truth)
+    return compared
+
+
+def describe(rule: Rule, models: Iterable[str]) -> dict[str, Any]:
+    """A rule as it stands in decisions.json."""
+    return {
+        "weights": dict(zip(models, rule.mixture.weights.tolist(), strict=True)),
+        "slope": rule.calibration.slope,
+        "offsets": rule.calibration.offsets.tolist(),
+        "thresholds": rule.thresholds.tolist(),
     }
 
 
@@ -78,25 +101,33 @@ def main() -> None:
     samples = read_folds()
     truth = target_matrix(samples["target"])
     folds = samples["fold"].to_numpy()
-    members = read_members(params.models, samples)
-    by_model = {model: stitch(by_fold, samples["id"]) for model, by_fold in members.items()}
-    everyone = [found for by_fold in members.values() for found in by_fold]
-    held_out = average(list(by_model.values()), settings.blend)
-    test = average([found.test for found in everyone], settings.blend)
+    predicted = read_members(params.models, samples)
+    members = np.stack([stitch(by_fold, samples["id"]) for by_fold in predicted.values()])
+    # A model's test probabilities are the mean over its folds, so that its weight is one model's.
+    test = np.stack([np.mean([found.test for found in by_fold], axis=0) for by_fold in predicted.values()])
 
-    fits = {policy: cross_fit(held_out, truth, folds, chooser(policy, settings)) for policy in POLICIES}
-    choose = chooser(settings.thresholds, settings)
-    chosen = fits[settings.thresholds]
-    thresholds = choose(held_out, truth)
+    fit = partial(fit_rule, settings=settings)
+    held_out = cross_fit(members, truth, folds, fit)
+    rule = fit(members, truth)
+    compared = compare(settings, members, truth, folds)
+    alone = {
+        model: rate(cross_fit(own[None], truth, folds, fit), truth)
+        for model, own in zip(predicted, members, strict=True)
+    }
     decisions = {
         "policy": settings.thresholds,
-        "thresholds": thresholds.tolist(),
-        "thresholds_by_fold": {str(fold): values.tolist() for fold, values in chosen.thresholds.items()},
-        "policies": {policy: rate(fit, truth) for policy, fit in fits.items()},
-        "models": {model: rate(cross_fit(own, truth, folds, choose), truth) for model, own in by_model.items()},
+        "blend": settings.blend,
+        "calibration": settings.calibration,
+        **describe(rule, predicted),
+        "by_fold": {str(fold): describe(own, predicted) for fold, own in held_out.rules.items()},
+        "policies": compared["thresholds"],
+        "blends": compared["blend"],
+        "calibrations": compared["calibration"],
+        "models": alone,
     }
-    Blend(samples["id"].to_numpy(dtype=np.str_), held_out, chosen.decisions).save(blend.HELD_OUT)
-    Blend(everyone[0].test_ids, test, decide(test, thresholds)).save(blend.TEST)
+    ids = samples["id"].to_numpy(dtype=np.str_)
+    Blend(ids, held_out.uncalibrated, held_out.probabilities, held_out.decisions).save(blend.HELD_OUT)
+    Blend(next(iter(predicted.values()))[0].test_ids, *rule.blend(test)).save(blend.TEST)
     with replacing(blend.DECISIONS) as temporary:
         temporary.write_text(json.dumps(decisions, indent=2) + "\n", encoding="utf-8")
 

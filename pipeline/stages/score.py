@@ -109,6 +109,17 @@ def score_memory(
     }
 
 
+def tabulate(choices: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """The choices compared (policies, blends, calibrations), and each model's weight in the blend and score alone."""
+    tables = {}
+    for plural, key in (("policies", "policy"), ("blends", "blend"), ("calibrations", "calibration")):
+        table = pd.DataFrame(choices[plural]).T.rename_axis(key).reset_index()
+        tables[plural] = table.assign(chosen=table[key] == choices[key])
+    models = pd.DataFrame(choices["models"]).T.rename_axis("model").reset_index()
+    models.insert(1, "weight", models["model"].map(choices["weights"]))
+    return {**tables, "blend": models}
+
+
 def write_tables(tables: dict[str, pd.DataFrame]) -> None:
     """Write tables/NAME.csv for each, and nothing else there."""
     with replacing(paths.TABLES) as folder:
@@ -147,27 +158,21 @@ def main() -> None:
 
     fold_table = by_fold(held_out.decisions, truth, groups, folds, params.score)
     label_table = by_label(held_out.probabilities, held_out.decisions, truth, groups, thresholds, params.score)
-    policy_table = pd.DataFrame(choices["policies"]).T.rename_axis("policy").reset_index()
-    policy_table["chosen"] = policy_table["policy"] == choices["policy"]
     history = read_history(params)
     examples = choose_examples(held_out.probabilities, held_out.decisions, truth, groups)
     examples.insert(0, "id", held_out.ids[examples.pop("position")])
+    by_stage = {"as blended": held_out.uncalibrated, f"after {choices['calibration']}": held_out.probabilities}
     tables = {
         "folds": fold_table,
         "labels": label_table,
-        "policies": policy_table,
         "history": history,
         "examples": examples,
         "pr_curves": precision_recall(held_out.probabilities, truth),
-        "calibration": reliability(held_out.probabilities, truth).assign(probabilities="blend"),
-        "confusions": confusions(held_out.decisions, truth),
-        "blend": pd.DataFrame(
-            {
-                "model": list(choices["models"]),
-                "weight": 1 / len(choices["models"]),
-                "macro_f1": [rating["macro_f1"] for rating in choices["models"].values()],
-            }
+        "calibration": pd.concat(
+            reliability(probabilities, truth).assign(probabilities=stage) for stage, probabilities in by_stage.items()
         ),
+        "confusions": confusions(held_out.decisions, truth),
+        **tabulate(choices),
     }
     metrics: dict[str, Any] = {
         **summarise(held_out.decisions, truth, groups, params.score),
@@ -178,6 +183,7 @@ def main() -> None:
         "folds": dict(zip(fold_table["fold"].astype(str), fold_table["macro_f1"], strict=True)),
         "loss": binary_cross_entropy(held_out.probabilities, truth),
         "calibration_error": calibration_error(held_out.probabilities, truth),
+        "calibration_error_as_blended": calibration_error(held_out.uncalibrated, truth),
         "models": {model: rating["macro_f1"] for model, rating in choices["models"].items()},
         "baselines": baseline_macro_f1(truth, folds),
         "memory": score_memory(samples, truth, folds, params.folds.seed),
