@@ -46,6 +46,7 @@ def write_index(source: str, train: int, test: int, seed: int) -> list[str]:
     ]
     table = pd.DataFrame({name: [0] * (train + test) for name in COLUMNS})
     table["row"] = range(train + test)
+    table["phash"] = ""
     # Not in alphabetical order, so that one who sorts is found out.
     table["id"] = [f"{source}-{(row * 37) % 211:03}" for row in range(train + test)]
     table["split"] = ["train"] * train + ["test"] * test
@@ -119,6 +120,7 @@ def test_folds_hold_the_training_samples_of_all_sources() -> None:
     assert (table.groupby("group")["fold"].nunique() == 1).all()
     audit = json.loads(paths.FOLDS_AUDIT.read_text())
     assert audit["held_out_share_with_group_in_training"] == 0
+    assert audit["held_out_share_with_duplicate_in_training"] == 0
     assert sum(audit["labels"]["Nucleoplasm"]["positives"]) == target_matrix(table["target"])[:, 0].sum()
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from pipeline.atlas import images
 from pipeline.atlas.archive import Archive
 from pipeline.atlas.packed import COLUMNS, IMAGES, INDEX
+from pipeline.atlas.perceptual import perceptual_hash
 from pipeline.atlas.problems import Problem, refuse
 from pipeline.errors import InputError
 from pipeline.labels import CHANNELS
@@ -98,8 +99,10 @@ def pack_sample(archive: Archive, id_: str, size: int) -> Packed:
         problems.append(Problem(f"{id_} ({listed})", "channels of different sizes: download the four files again"))
     if problems:
         return Packed(None, {}, problems)
-    side = sides[CHANNELS[0]]
-    return Packed(images.merge(pixels), {"height": side, "width": side} | figures, [])
+    image = images.merge(pixels)
+    figures["height"] = figures["width"] = sides[CHANNELS[0]]
+    figures["phash"] = perceptual_hash(image)
+    return Packed(image, figures, [])
 
 
 def in_threads(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:

@@ -21,14 +21,16 @@ COLUMNS: dict[str, type] = {
     "group": str,
     "height": np.int64,
     "width": np.int64,
+    "phash": str,
 } | {
     f"{figure}_{channel}": kind
     for channel in CHANNELS
     for figure, kind in (("digest", str), ("mean", np.float64), ("std", np.float64), ("saturated", np.float64))
 }
 """The index's columns. ``split`` is "train" or "test"; ``target`` is empty for test samples, ``group`` where
-no antibody is known; ``height`` and ``width`` are those of the original in pixels; ``digest_*`` is that of the
-original file's bytes; ``mean_*`` and ``std_*`` are shares of white, ``saturated_*`` the share of white pixels."""
+no antibody is known; ``height`` and ``width`` are those of the original in pixels; ``phash`` is that of
+`perceptual.perceptual_hash`, empty for an even image; ``digest_*`` is that of the original file's bytes; ``mean_*``
+and ``std_*`` are shares of white, ``saturated_*`` the share of white pixels."""
 
 
 def read_index(source: str) -> pd.DataFrame:
