@@ -61,6 +61,7 @@ class Folds(Section):
     """Cross-validation."""
 
     ids: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2)]
+    near_duplicates: Annotated[int, Field(ge=0, le=256)]
     seed: Seed
 
     @field_validator("ids")

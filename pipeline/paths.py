@@ -4,6 +4,7 @@ from pathlib import Path
 
 DATA = Path("data")
 FOLDS = DATA / "folds.csv"
+DUPLICATES = DATA / "duplicates.csv"
 FOLDS_AUDIT = DATA / "folds-audit.json"
 BLEND = Path("blend")
 METRICS = Path("metrics.json")

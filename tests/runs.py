@@ -121,6 +121,7 @@ def _write_images(source: str, generator: np.random.Generator) -> pd.DataFrame:
     ]
     index = pd.DataFrame({name: [0] * total for name in COLUMNS})
     index["row"] = range(total)
+    index["phash"] = ""
     index["id"] = [f"sample-{row:03}" for row in range(total)]
     index["split"] = ["train"] * TRAIN + ["test"] * TEST
     index["target"] = targets + [""] * TEST

@@ -37,6 +37,7 @@ def test_folds_hold_the_training_samples_of_all_sources() -> None:
     assert (table.groupby("group")["fold"].nunique() == 1).all()
     audit = json.loads(paths.FOLDS_AUDIT.read_text())
     assert audit["held_out_share_with_group_in_training"] == 0
+    assert audit["held_out_share_with_duplicate_in_training"] == 0
     assert sum(audit["labels"]["Nucleoplasm"]["positives"]) == target_matrix(table["target"])[:, 0].sum()
 
 

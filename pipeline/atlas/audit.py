@@ -1,5 +1,6 @@
 """Proof that folds neither leak nor lean: what each one holds, of every label."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.labels import LABELS
+
+UNASSIGNED = -1
+"""In place of a fold: the sample is of the test set."""
 
 
 def leaked_share(groups: npt.NDArray[np.str_], folds: npt.NDArray[np.int64]) -> float:
@@ -16,6 +20,44 @@ def leaked_share(groups: npt.NDArray[np.str_], folds: npt.NDArray[np.int64]) -> 
     """
     table = pd.DataFrame({"group": groups, "fold": folds})
     return float((table.groupby("group")["fold"].transform("nunique") > 1).mean())
+
+
+def duplicates_audit(
+    duplicates: pd.DataFrame, pairs: npt.NDArray[np.int64], folds: npt.NDArray[np.int64]
+) -> dict[str, Any]:
+    """Count the duplicates, and the training samples that have one in another fold.
+
+    Args:
+        duplicates: as `find_duplicates` lists them.
+        pairs: (P, 2) their positions among all samples.
+        folds: (N,) of all samples, ``UNASSIGNED`` for test samples.
+
+    Returns:
+        A JSON-ready summary.
+    """
+    ours, theirs = folds[pairs].T
+    split = pairs[(ours != theirs) & (ours != UNASSIGNED) & (theirs != UNASSIGNED)]
+    training = int((folds != UNASSIGNED).sum())
+    return {
+        "held_out_share_with_duplicate_in_training": len(np.unique(split)) / training,
+        "duplicates": {
+            "exact": int((duplicates["kind"] == "exact").sum()),
+            "near": int((duplicates["kind"] == "near").sum()),
+            "training_and_test": int((duplicates["split_a"] != duplicates["split_b"]).sum()),
+            "different_labels": int((duplicates["labels"] == "different").sum()),
+        },
+    }
+
+
+def refuse_leaks(audit: Mapping[str, Any]) -> None:
+    """Stop before folds are written of which scores would measure memory.
+
+    Raises:
+        RuntimeError: a group or a duplicate is on both sides of a fold, which is a fault of this program.
+    """
+    for kind in ("group", "duplicate"):
+        if share := audit[f"held_out_share_with_{kind}_in_training"]:
+            raise RuntimeError(f"the folds leak: {share:.2%} of the held-out samples have their {kind} in training")
 
 
 def audit_folds(

@@ -1,6 +1,7 @@
 """Assign every training sample to a fold.
 
-Reads data/packed/<source>/index.csv of all sources; writes data/folds.csv and data/folds-audit.json.
+Reads data/packed/<source>/index.csv of all sources; writes data/folds.csv, data/duplicates.csv
+(the pairs of samples that show one field of view, for a person to look through) and data/folds-audit.json.
 """
 
 import json
@@ -11,7 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline import paths
-from pipeline.atlas.audit import audit_folds, groups_by_label, leaked_share
+from pipeline.atlas.audit import UNASSIGNED, audit_folds, duplicates_audit, groups_by_label, refuse_leaks
+from pipeline.atlas.duplicates import find_duplicates, join_groups, refuse_chains
 from pipeline.atlas.folds import COLUMNS, assign_folds
 from pipeline.atlas.packed import read_index
 from pipeline.errors import InputError, run_stage
@@ -20,14 +22,13 @@ from pipeline.labels import LABELS, target_matrix
 from pipeline.params import load
 
 
-def training_samples(sources: Sequence[str]) -> pd.DataFrame:
-    """The training samples of all sources: id, source, row, target and group, which is the id where unknown.
+def all_samples(sources: Sequence[str]) -> pd.DataFrame:
+    """The indexes of all sources as one, with ``source``; the group is the id where it is unknown.
 
     Raises:
         InputError: two sources share an id.
     """
     samples = pd.concat([read_index(source).assign(source=source) for source in sources], ignore_index=True)
-    samples = samples.loc[samples["split"] == "train", ["id", "source", "row", "target", "group"]]
     repeated = samples.loc[samples["id"].duplicated(), "id"].tolist()
     if repeated:
         raise InputError(
@@ -35,6 +36,17 @@ def training_samples(sources: Sequence[str]) -> pd.DataFrame:
             "leave out one of the sources or remove its copies"
         )
     return samples.assign(group=samples["group"].where(samples["group"] != "", samples["id"]))
+
+
+def report_duplicates(duplicates: pd.DataFrame) -> None:
+    """Say how many pairs of samples show the same field, and which to look at."""
+    if len(duplicates):
+        crossing = int((duplicates["split_a"] != duplicates["split_b"]).sum())
+        different = int((duplicates["labels"] == "different").sum())
+        print(
+            f"{len(duplicates):,} pairs of samples show one field of view ({crossing:,} of a training and a test "
+            f"sample, {different:,} with different labels): listed in {paths.DUPLICATES}, kept in one fold"
+        )
 
 
 def report_scarce_labels(groups: npt.NDArray[np.int64], folds: int) -> None:
@@ -49,15 +61,26 @@ def report_scarce_labels(groups: npt.NDArray[np.int64], folds: int) -> None:
 def main() -> None:
     """Run the stage."""
     params = load()
-    samples = training_samples(params.data.sources)
+    everything = all_samples(params.data.sources)
+    duplicates = find_duplicates(everything, params.folds.near_duplicates)
+    rows = pd.Index(everything["id"])
+    pairs = np.column_stack([rows.get_indexer(duplicates[f"id_{side}"]) for side in "ab"])
+    refuse_chains(pairs, len(everything), params.folds.near_duplicates)
+    # Test samples take part: two training samples may both resemble the same one.
+    everything["group"] = join_groups(everything["group"].to_numpy(dtype=np.str_), pairs)
+    training = (everything["split"] == "train").to_numpy()
+    samples = everything[training]
     truth = target_matrix(samples["target"])
     groups = samples["group"].to_numpy(dtype=np.str_)
-    positions = assign_folds(truth, groups, len(params.folds.ids), params.folds.seed)
-    folds = np.array(params.folds.ids)[positions]
-    if leaked := leaked_share(groups, folds):
-        raise RuntimeError(f"{leaked:.2%} of the samples have their group in two folds")
-    audit = audit_folds(truth, groups, folds)
+    folds = np.array(params.folds.ids)[assign_folds(truth, groups, len(params.folds.ids), params.folds.seed)]
+    of_all = np.full(len(everything), UNASSIGNED)
+    of_all[training] = folds
+    audit = audit_folds(truth, groups, folds) | duplicates_audit(duplicates, pairs, of_all)
+    refuse_leaks(audit)
+    report_duplicates(duplicates)
     report_scarce_labels(groups_by_label(truth, groups), len(params.folds.ids))
+    with replacing(paths.DUPLICATES) as temporary:
+        duplicates.to_csv(temporary, index=False, lineterminator="\n")
     with replacing(paths.FOLDS) as temporary:
         samples.assign(fold=folds)[list(COLUMNS)].to_csv(temporary, index=False)
     with replacing(paths.FOLDS_AUDIT) as temporary:

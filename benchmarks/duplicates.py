@@ -1,0 +1,150 @@
+"""How well near-duplicates are told from strangers: precision and recall, by the threshold.
+
+``python -m benchmarks.duplicates [--real PATH ...]``. The simulated fields come with their truth: a near copy is the
+same field photographed again, moved by up to a 64th of the side, 15 % brighter or darker, with another lamp and new
+noise. Of real images (zips or folders of ``<id>_<channel>.png``; a channel that is not there is blank) the copies are
+made here, and each field must match its own and no other.
+
+The last line is JSON: of each set the ``precision``, ``recall``, and the gap between copies and strangers in bits.
+"""
+
+import argparse
+import io
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from zipfile import ZipFile
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from benchmarks.interleaved import report
+from pipeline import params
+from pipeline.atlas.duplicates import near_pairs
+from pipeline.atlas.images import shrink
+from pipeline.atlas.perceptual import perceptual_hash
+from pipeline.labels import CHANNELS
+from pipeline.simulate.competition import plan
+from pipeline.simulate.render import render
+
+Image = npt.NDArray[np.uint8]
+
+
+def moved(image: Image) -> Image:
+    """Shift the field by a 64th of its side, down and left; what enters is mirrored."""
+    reach = max(len(image) // 64, 1)
+    wide = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="reflect")
+    return np.ascontiguousarray(wide[: len(image), 2 * reach :])
+
+
+def cropped(image: Image) -> Image:
+    """Cut off a fiftieth of the side all around."""
+    rim = len(image) // 50
+    return np.ascontiguousarray(image[rim:-rim, rim:-rim])
+
+
+def exposed(image: Image) -> Image:
+    """Make it a fifth brighter, with more contrast."""
+    table = np.clip(255 * 1.2 * np.linspace(0, 1, 256) ** 1.2, 0, 255).astype(np.uint8)
+    return np.asarray(table[image], dtype=np.uint8)
+
+
+def noisy(image: Image) -> Image:
+    """Add noise of eight grey levels."""
+    noise = np.random.default_rng(0).normal(0, 8, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+def halved(image: Image) -> Image:
+    """Shrink by area."""
+    return shrink(image, len(image) // 2)
+
+
+def thinned(image: Image) -> Image:
+    """Shrink to half by leaving out pixels, as the crudest programs do."""
+    return np.ascontiguousarray(image[::2, ::2])
+
+
+CHANGES: Sequence[Callable[[Image], Image]] = (moved, cropped, exposed, noisy, halved, thinned)
+
+
+def simulated(fields: int, size: int) -> tuple[list[str], npt.NDArray[np.str_]]:
+    """Hashes of simulated images, and the field of view each shows."""
+    settings = params.load().sample.model_copy(
+        update={"train": fields, "test": 1, "size": size, "near_duplicates": 0.25}
+    )
+    entries = [entry for entry in plan(settings) if entry.split == "train"]
+    hashes = [perceptual_hash(render(entry, settings)) for entry in entries]
+    return hashes, np.array([f"{entry.antibody}/{entry.field}" for entry in entries], dtype=np.str_)
+
+
+def changed(path: Path) -> tuple[list[str], npt.NDArray[np.str_]]:
+    """Hashes of real images and of their changed copies, and the field of view each shows."""
+    hashes, shown = [], []
+    for id_, image in read_fields(path).items():
+        for picture in (image, *(change(image) for change in CHANGES)):
+            hashes.append(perceptual_hash(picture))
+            shown.append(id_)
+    return hashes, np.array(shown, dtype=np.str_)
+
+
+def read_fields(path: Path) -> dict[str, Image]:
+    """Read all samples of a zip or a folder, (S, S, 4) uint8 each, by id."""
+    if path.is_dir():
+        files = {file.name: file.read_bytes() for file in path.glob("*.png")}
+    else:
+        with ZipFile(io.BytesIO(path.read_bytes())) as archive:
+            files = {Path(name).name: archive.read(name) for name in archive.namelist() if name.endswith(".png")}
+    stains: dict[str, dict[str, Image]] = defaultdict(dict)
+    for name, data in sorted(files.items()):
+        id_, _, channel = name.removesuffix(".png").rpartition("_")
+        stain = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        stains[id_][channel] = np.asarray(stain, dtype=np.uint8)
+    blank = {id_: np.zeros_like(next(iter(found.values()))) for id_, found in stains.items()}
+    return {id_: np.dstack([found.get(channel, blank[id_]) for channel in CHANNELS]) for id_, found in stains.items()}
+
+
+def judge(hashes: list[str], fields: npt.NDArray[np.str_], bits: int) -> dict[str, float]:
+    """Compare the pairs found with those that show the same field; every pair is looked at for the gap."""
+    known = np.array([text != "" for text in hashes])
+    packed = np.array([list(bytes.fromhex(text)) for text in hashes if text], dtype=np.uint8)
+    fields = fields[known]
+    signs = np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1
+    left, right = np.triu_indices(len(fields), 1)
+    distances = ((256 - signs @ signs.T) / 2)[left, right]
+    same = fields[left] == fields[right]
+    pairs, _ = near_pairs(packed, bits)
+    true = int((fields[pairs[:, 0]] == fields[pairs[:, 1]]).sum())
+    return {
+        "images": len(hashes),
+        "pairs": int(same.sum()),
+        "precision": true / max(len(pairs), 1),
+        "recall": true / max(int(same.sum()), 1),
+        "farthest_copy": float(distances[same].max()),
+        "nearest_stranger": float(distances[~same].min()),
+    }
+
+
+def main(fields: int, size: int, real: Sequence[Path]) -> dict[str, dict[str, float]]:
+    """Judge each set by a range of thresholds, print, and return the figures at that of params.yaml."""
+    default = params.load().folds.near_duplicates
+    sets = {"simulated": simulated(fields, size)} | {path.parent.name + "/" + path.name: changed(path) for path in real}
+    rows = [
+        {"set": name, "bits": bits} | judge(*hashed, bits)
+        for name, hashed in sets.items()
+        for bits in sorted({16, 32, 64, 80, 96, default})
+    ]
+    figures = {name: judge(*hashed, default) for name, hashed in sets.items()}
+    report(pd.DataFrame(rows), figures)
+    return figures
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fields", type=int, default=400)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--real", type=Path, nargs="*", default=[])
+    arguments = parser.parse_args()
+    main(arguments.fields, arguments.size, arguments.real)
