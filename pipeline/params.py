@@ -117,6 +117,8 @@ class Model(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)]
     size: Annotated[int, Field(ge=32)]
     normalise: Literal["image", "dataset"]
+    pretrained: bool | Annotated[str, Field(min_length=1)]
+    yellow: Literal["mean", "red", "zero"]
     loss: Annotated[dict[LossName, Positive], Field(min_length=1)]
     focal: Focal
     asymmetric: Asymmetric

@@ -41,6 +41,7 @@ def write_index(source: str, train: int, test: int, seed: int) -> list[str]:
     ]
     table = pd.DataFrame({name: [0] * (train + test) for name in COLUMNS})
     table["row"] = range(train + test)
+    table["phash"] = ""
     # Not in alphabetical order, so that one who sorts is found out.
     table["id"] = [f"{source}-{(row * 37) % 211:03}" for row in range(train + test)]
     table["split"] = ["train"] * train + ["test"] * test

@@ -11,6 +11,8 @@ TINY = params.Model(
     dropout=0.1,
     size=32,
     normalise="image",
+    pretrained=False,
+    yellow="mean",
     loss={"focal": 1.0},
     focal=params.Focal(gamma=2.0, alpha=None),
     asymmetric=params.Asymmetric(gamma_positive=0, gamma_negative=4, margin=0.05),

@@ -52,6 +52,7 @@ class Project:
         for name in ("dvc.yaml", ".dvcignore"):
             shutil.copy(ROOT / name, root)
         shutil.copytree(ROOT / "pipeline", root / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "weights", root / "weights", ignore=shutil.ignore_patterns("*.safetensors", "*.pth"))
         (root / "data/sample").mkdir(parents=True)
         shutil.copy(ROOT / "data/sample/dvc.yaml", root / "data/sample")
         shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))

@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 import pipeline
 from pipeline import params
@@ -37,18 +39,36 @@ def load(path: Path) -> tuple[Network, params.Model]:
     Raises:
         InputError: the file is missing, damaged, or was trained on other labels or channels.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {}).get(DESCRIPTION, "{}"))
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: train it first (dvc repro)") from None
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged ({error}): train it again") from None
-    for key, ours in (("labels", LABELS), ("channels", CHANNELS)):
-        if description.get(key) != list(ours):
-            raise InputError(f"{path}: its {key} are not this version's: train it again")
+    weights, description = read(path)
+    check_labels(description, path)
     model = params.Model.model_validate_json(json.dumps(description["model"]))
     network = Network(model)
     network.load_state_dict(weights)
     return network.eval(), model
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and description as they stand in the file; the description is empty in another program's.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {}).get(DESCRIPTION, "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: train it first (dvc repro)") from None
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged ({error}): train it again") from None
+
+
+def check_labels(description: dict[str, Any], path: Path | str) -> None:
+    """Refuse a network that was trained on other labels or channels.
+
+    Raises:
+        InputError: they are not this version's, or not in its order.
+    """
+    for key, ours in (("labels", LABELS), ("channels", CHANNELS)):
+        if description.get(key) != list(ours):
+            raise InputError(f"{path}: its {key} are not this version's: train it again")

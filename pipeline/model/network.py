@@ -75,6 +75,12 @@ class Network(nn.Module):
         features: Tensor = self.backbone.forward_features(x)
         return features
 
+    @property
+    def stem(self) -> str:
+        """Name of the backbone's first convolution."""
+        names: list[str] = [name for name, part in self.backbone.named_modules() if isinstance(part, nn.Conv2d)]
+        return names[0]
+
     @torch.no_grad()
     def start_from(self, prior: Tensor, mean: Tensor, std: Tensor) -> None:
         """Set what training begins with.
@@ -90,6 +96,23 @@ class Network(nn.Module):
         head.bias.copy_(torch.logit(prior, eps=1e-3))
         self.normalise.mean.copy_(mean)
         self.normalise.std.copy_(std)
+
+
+def hub_weights(backbone: str) -> dict[str, Tensor]:
+    """The weights of timm's network for photographs (three channels), from its cache or from the hub.
+
+    Raises:
+        InputError: timm has none for this backbone, or the hub cannot be reached.
+    """
+    if not timm.is_model_pretrained(backbone):
+        raise InputError(f"params.yaml: timm has no weights for {backbone!r}: name a file in pretrained, or false")
+    try:
+        return dict(timm.create_model(backbone, pretrained=True).state_dict())
+    except OSError as error:
+        raise InputError(
+            f"params.yaml: pretrained: true needs the weights of {backbone} from the hub, which cannot be had "
+            f"({type(error).__name__}): connect to the network, or name a file in pretrained"
+        ) from None
 
 
 def _backbone(model: params.Model) -> ResNet:

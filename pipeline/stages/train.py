@@ -18,6 +18,7 @@ from pipeline.errors import run_stage
 from pipeline.files import replacing
 from pipeline.model import checkpoint
 from pipeline.model.network import Network
+from pipeline.model.pretrained import start_from_weights
 from pipeline.training import history
 from pipeline.training.fit import Epoch, fit
 
@@ -38,6 +39,7 @@ def main() -> None:
     prior = training.targets.mean(dim=0)
     mean, std = channel_statistics(rest)
     network.start_from(prior, torch.from_numpy(mean), torch.from_numpy(std))
+    start_from_weights(network, recipe)
 
     rows: list[history.Row] = []
 
