@@ -5,6 +5,7 @@ from pathlib import Path
 DATA = Path("data")
 FOLDS = DATA / "folds.csv"
 FOLDS_AUDIT = DATA / "folds-audit.json"
+DUPLICATES = DATA / "duplicates.csv"
 BLEND = Path("blend")
 METRICS = Path("metrics.json")
 TABLES = Path("tables")

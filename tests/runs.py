@@ -100,6 +100,14 @@ def write_run() -> None:
         "baselines": baseline_macro_f1(truth, fold),
     }
     paths.METRICS.write_text(json.dumps(metrics))
+    targets = folds["target"].tolist()
+    duplicates = [
+        ("sample-000", source, "train", targets[0], "sample-001", source, "train", targets[1], "exact", 0, "different"),
+        ("sample-003", source, "train", targets[3], "sample-090", source, "test", "", "near", 21, ""),
+    ]
+    columns = [f"{column}_{side}" for side in "ab" for column in ("id", "source", "split", "target")]
+    table = pd.DataFrame(duplicates, columns=[*columns, "kind", "distance", "labels"])
+    table.to_csv(paths.DUPLICATES, index=False)
     paths.FOLDS_AUDIT.write_text(json.dumps(audit_folds(truth, groups, fold)))
     pairs = examples.drop_duplicates(["id", "label"])
     for model in models:

@@ -14,13 +14,14 @@ import pytest
 
 from pipeline import paths
 from pipeline.errors import InputError
-from pipeline.labels import CHANNELS, LABELS
+from pipeline.labels import CHANNELS, LABELS, parse_target
 from pipeline.params import load
 from pipeline.report import pictures
+from pipeline.report.blocks import Cards
 from pipeline.report.render import SECTIONS
 from pipeline.report.run import Run, read_run
 from pipeline.report.sections.decisions import blend_caption, calibration_caption, confusions_caption
-from pipeline.report.sections.folds import folds_section
+from pipeline.report.sections.folds import duplicates_caption, folds_section
 from pipeline.report.sections.score import verdict
 from pipeline.report.sections.training import training_caption
 from pipeline.stages import report
@@ -248,6 +249,23 @@ def test_captions_follow_from_the_tables(run: Run) -> None:
         f"{last} added nothing and got no weight."
     )
     assert "nothing is blended" in blend_caption(run, blended[:1])
+
+
+def test_duplicates_are_shown_side_by_side_with_what_they_say(run: Run) -> None:
+    shown = folds_section(run).blocks[1]
+    assert isinstance(shown, Cards)
+    assert [(card.sample.id, card.title) for card in shown.cards] == [
+        ("sample-000", "exact"),
+        ("sample-001", "exact"),
+        ("sample-003", "21 bits apart"),
+        ("sample-090", "21 bits apart"),
+    ]
+    assert shown.cards[0].lines == [", ".join(LABELS[label] for label in parse_target(run.folds["target"].iloc[0]))]
+    assert shown.cards[3].lines == ["test sample"]
+    assert shown.cards[3].sample.row == 90
+    assert "2 pairs of samples of the same field of view" in shown.caption
+    assert "in 1 of them one is a test sample. In 1 the labels contradict each other" in shown.caption
+    assert "No two samples" in duplicates_caption(run.duplicates[:0])
 
 
 def test_a_leak_is_told(run: Run) -> None:
