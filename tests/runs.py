@@ -41,14 +41,9 @@ def write_run() -> None:
     tables = {
         "folds": fold_table,
         "labels": by_label(probabilities, decisions, truth, groups, thresholds, params.score),
-        "policies": pd.DataFrame(
-            {
-                "policy": ["fixed", "counts"],
-                "macro_f1": [0.1, 0.2],
-                "labels_per_sample": [2.0, 1.5],
-                "chosen": [True, False],
-            }
-        ),
+        "policies": choices("policy", "fixed", "counts"),
+        "blends": choices("blend", "probabilities", "weights"),
+        "calibrations": choices("calibration", "none", "platt"),
         "history": pd.DataFrame(
             [
                 (model, number, epoch, 0.5 - 0.1 * epoch, 0.5 - 0.08 * epoch, 0.1 * epoch, 0.1 * epoch)
@@ -117,6 +112,19 @@ def write_run() -> None:
             np.array(["grad_cam", "gate_1"]),
             generator.integers(0, 256, (len(pairs), 2, 8, 8), dtype=np.uint8),
         ).save(model)
+
+
+def choices(column: str, used: str, better: str) -> pd.DataFrame:
+    """A table of two settings, the better one unused."""
+    return pd.DataFrame(
+        {
+            column: [used, better],
+            "macro_f1": [0.1, 0.103],
+            "labels_per_sample": [2.0, 1.5],
+            "calibration_error": [0.1, 0.05],
+            "chosen": [True, False],
+        }
+    )
 
 
 def _write_images(source: str, generator: np.random.Generator) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from pipeline.report import pictures
 from pipeline.report.blocks import Cards
 from pipeline.report.render import SECTIONS
 from pipeline.report.run import Run, read_run
-from pipeline.report.sections.decisions import blend_caption, calibration_caption, confusions_caption
+from pipeline.report.sections.decisions import blend_caption, calibration_caption, choice_caption, confusions_caption
 from pipeline.report.sections.folds import duplicates_caption, folds_section
 from pipeline.report.sections.score import verdict
 from pipeline.report.sections.training import training_caption
@@ -249,6 +249,15 @@ def test_captions_follow_from_the_tables(run: Run) -> None:
         f"{last} added nothing and got no weight."
     )
     assert "nothing is blended" in blend_caption(run, blended[:1])
+
+
+def test_a_setting_that_reads_higher_than_the_one_used_is_named(run: Run) -> None:
+    used, best = (run.tables["policies"][run.tables["policies"]["chosen"] == chosen] for chosen in (True, False))
+    assert choice_caption(run, used, "policy").startswith("The one used reads highest. Judged on folds")
+    caption = choice_caption(run, pd.concat([best, used]), "policy")
+    assert caption.startswith("“counts” reads 0.003 above the one used, less than half the interval of the score")
+    best = best.assign(macro_f1=0.9)
+    assert ", more than half" in choice_caption(run, pd.concat([best, used]), "policy")
 
 
 def test_duplicates_are_shown_side_by_side_with_what_they_say(run: Run) -> None:

@@ -21,7 +21,19 @@ from pipeline.scoring import blend, maps
 from pipeline.scoring.blend import Blend
 from pipeline.scoring.maps import Maps
 
-TABLES = ("folds", "labels", "policies", "history", "examples", "pr_curves", "calibration", "confusions", "blend")
+TABLES = (
+    "folds",
+    "labels",
+    "policies",
+    "blends",
+    "calibrations",
+    "blend",
+    "history",
+    "examples",
+    "pr_curves",
+    "calibration",
+    "confusions",
+)
 
 TEXT = dict.fromkeys(("id", "id_a", "id_b", "target_a", "target_b"), "str")
 """Columns that are text, whatever they look like."""
