@@ -93,6 +93,7 @@ def write_run() -> None:
         "folds": dict(zip(fold_table["fold"].astype(str), fold_table["macro_f1"], strict=True)),
         "models": dict.fromkeys(models, 0.2),
         "baselines": baseline_macro_f1(truth, fold),
+        "memory": {"grouped_folds": 0.1, "image_level_folds": 0.4},
     }
     paths.METRICS.write_text(json.dumps(metrics))
     targets = folds["target"].tolist()

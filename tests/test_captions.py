@@ -12,7 +12,7 @@ from pipeline.params import load
 from pipeline.report.blocks import Cards
 from pipeline.report.run import Run, read_run
 from pipeline.report.sections.decisions import blend_caption, calibration_caption, choice_caption, confusions_caption
-from pipeline.report.sections.folds import duplicates_caption, folds_section
+from pipeline.report.sections.folds import duplicates_caption, folds_section, memory_caption
 from pipeline.report.sections.score import verdict
 from pipeline.report.sections.training import training_caption
 from tests.runs import write_run
@@ -124,6 +124,12 @@ def test_duplicates_are_shown_side_by_side_with_what_they_say(run: Run) -> None:
     assert "2 pairs of samples of the same field of view" in shown.caption
     assert "in 1 of them one is a test sample. In 1 the labels contradict each other" in shown.caption
     assert "No two samples" in duplicates_caption(run.duplicates[:0])
+
+
+def test_memory_of_the_antibody_is_told() -> None:
+    told = memory_caption({"grouped_folds": 0.1, "image_level_folds": 0.4})
+    assert "scores 0.100 across these folds and 0.400 across folds that split groups: the difference is memory" in told
+    assert "does not give the antibody away" in memory_caption({"grouped_folds": 0.1, "image_level_folds": 0.1})
 
 
 def test_a_leak_is_told(run: Run) -> None:

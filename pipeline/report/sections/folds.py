@@ -10,7 +10,7 @@ from pipeline.report.blocks import Card, Cards, Pictures, Sample, Section
 from pipeline.report.charts.theme import to_svg
 from pipeline.report.figures import draw_fold_balance
 from pipeline.report.run import Run
-from pipeline.report.words import counted, listed
+from pipeline.report.words import counted, figure, listed
 
 PAIRS = 12
 """Duplicates that are shown."""
@@ -25,7 +25,7 @@ def folds_section(run: Run) -> Section:
         "folds",
         "Folds",
         [
-            Pictures([drawing], folds_caption(run, positives)),
+            Pictures([drawing], f"{folds_caption(run, positives)} {memory_caption(run.metrics['memory'])}"),
             Cards(cards, duplicates_caption(run.duplicates), paired=True),
         ],
     )
@@ -85,3 +85,15 @@ def folds_caption(run: Run, positives: pd.DataFrame) -> str:
     if empty:
         text += f" Some fold has none of {listed(empty)}: there F1 is 0, whatever the model does."
     return text
+
+
+def memory_caption(memory: dict[str, float]) -> str:
+    """How much folds that split groups would flatter."""
+    grouped, image_level = memory["grouped_folds"], memory["image_level_folds"]
+    text = (
+        f"To copy the labels of the sample most alike in brightness alone scores {figure(grouped)} across these folds "
+        f"and {figure(image_level)} across folds that split groups: "
+    )
+    if image_level > grouped:
+        return text + "the difference is memory of the antibody, by which such folds would flatter any model."
+    return text + "brightness does not give the antibody away here."
