@@ -41,14 +41,9 @@ def write_run() -> None:
     tables = {
         "folds": fold_table,
         "labels": by_label(probabilities, decisions, truth, groups, thresholds, params.score),
-        "policies": pd.DataFrame(
-            {
-                "policy": ["fixed", "counts"],
-                "macro_f1": [0.1, 0.2],
-                "labels_per_sample": [2.0, 1.5],
-                "chosen": [True, False],
-            }
-        ),
+        "policies": choices("policy", "fixed", "counts"),
+        "blends": choices("blend", "probabilities", "weights"),
+        "calibrations": choices("calibration", "none", "platt"),
         "history": pd.DataFrame(
             [
                 (model, number, epoch, 0.5 - 0.1 * epoch, 0.5 - 0.08 * epoch, 0.1 * epoch, 0.1 * epoch)
@@ -98,8 +93,17 @@ def write_run() -> None:
         "folds": dict(zip(fold_table["fold"].astype(str), fold_table["macro_f1"], strict=True)),
         "models": dict.fromkeys(models, 0.2),
         "baselines": baseline_macro_f1(truth, fold),
+        "memory": {"grouped_folds": 0.1, "image_level_folds": 0.4},
     }
     paths.METRICS.write_text(json.dumps(metrics))
+    targets = folds["target"].tolist()
+    duplicates = [
+        ("sample-000", source, "train", targets[0], "sample-001", source, "train", targets[1], "exact", 0, "different"),
+        ("sample-003", source, "train", targets[3], "sample-090", source, "test", "", "near", 21, ""),
+    ]
+    columns = [f"{column}_{side}" for side in "ab" for column in ("id", "source", "split", "target")]
+    table = pd.DataFrame(duplicates, columns=[*columns, "kind", "distance", "labels"])
+    table.to_csv(paths.DUPLICATES, index=False)
     paths.FOLDS_AUDIT.write_text(json.dumps(audit_folds(truth, groups, fold)))
     pairs = examples.drop_duplicates(["id", "label"])
     for model in models:
@@ -109,6 +113,19 @@ def write_run() -> None:
             np.array(["grad_cam", "gate_1"]),
             generator.integers(0, 256, (len(pairs), 2, 8, 8), dtype=np.uint8),
         ).save(model)
+
+
+def choices(column: str, used: str, better: str) -> pd.DataFrame:
+    """A table of two settings, the better one unused."""
+    return pd.DataFrame(
+        {
+            column: [used, better],
+            "macro_f1": [0.1, 0.103],
+            "labels_per_sample": [2.0, 1.5],
+            "calibration_error": [0.1, 0.05],
+            "chosen": [True, False],
+        }
+    )
 
 
 def _write_images(source: str, generator: np.random.Generator) -> pd.DataFrame:

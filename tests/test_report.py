@@ -1,7 +1,5 @@
-"""The report: one file that a browser without a network shows whole, whose captions follow from the run."""
+"""The report: one file that a browser without a network shows whole."""
 
-import dataclasses
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -19,10 +17,6 @@ from pipeline.params import load
 from pipeline.report import pictures
 from pipeline.report.render import SECTIONS
 from pipeline.report.run import Run, read_run
-from pipeline.report.sections.decisions import blend_caption, calibration_caption, confusions_caption
-from pipeline.report.sections.folds import folds_section
-from pipeline.report.sections.score import verdict
-from pipeline.report.sections.training import training_caption
 from pipeline.stages import report
 from tests.browser import Page, browse, find_browser
 from tests.runs import write_run
@@ -179,83 +173,3 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path, monkeypatch: pyt
     paths.METRICS.write_text("{")
     with pytest.raises(InputError, match=r"metrics\.json is missing or damaged .*run dvc repro"):
         report.main()
-
-
-SCORES = {
-    "macro_f1": 0.4,
-    "macro_f1_low": 0.35,
-    "macro_f1_high": 0.45,
-    "macro_f1_present": 0.5,
-    "expected_test_low": 0.33,
-    "expected_test_high": 0.48,
-    "labels_present": 20,
-    "samples": 100,
-    "groups": 30,
-    "confidence": 0.95,
-    "baselines": {"majority": 0.1, "prior": 0.2},
-}
-
-
-@pytest.mark.parametrize(
-    ("test", "expected"),
-    [
-        (0.42, "The test set's 0.420 lies in 0.330 to 0.480, the range expected of a test set of this size"),
-        (0.3, "0.300 lies below 0.330 to 0.480, the range expected of a test set of this size: it is harder"),
-        (0.6, "0.600 lies above 0.330 to 0.480, the range expected of a test set of this size: it is easier"),
-    ],
-)
-def test_the_verdict_says_whether_the_test_score_was_foretold(test: float, expected: str) -> None:
-    scores = SCORES | {"test": {"macro_f1": test}}
-    text = verdict(scores, ("kaggle",))
-    assert expected in text
-    assert "over the 20 that occur it is 0.500" in text
-    assert "simulated" not in text
-
-
-def test_the_verdict_admits_a_score_that_shows_nothing_and_that_samples_are_simulated() -> None:
-    text = verdict(SCORES | {"baselines": {"prior": 0.36}}, ("sample",))
-    assert "does not lie above 0.360, which no image is needed for: nothing is shown to be learned" in text
-    assert "The source “sample” is simulated" in text
-    assert "The interval lies above 0.200" in verdict(SCORES, ("sample",))
-
-
-@pytest.mark.parametrize(
-    ("losses", "expected"),
-    [
-        ([0.5, 0.4, 0.3], "still fell at the end"),
-        ([0.5, 0.3, 0.303], "levelled off after epoch 2"),
-        ([0.5, 0.3, 0.45], "was lowest after epoch 2 and then rose by 50%: it overfits"),
-    ],
-)
-def test_the_course_of_training_is_read_off_the_curve(run: Run, losses: list[float], expected: str) -> None:
-    history = run.tables["history"].copy()
-    history["held_out_loss"] = history["epoch"].map(dict(enumerate(losses)))
-    assert expected in training_caption(history)
-
-
-def test_captions_follow_from_the_tables(run: Run) -> None:
-    bins = {str(name): table for name, table in run.tables["calibration"].groupby("probabilities", sort=False)}
-    # .1 too high for 90 and .3 too high for 10 of 100 pairs.
-    assert "Before: 0.120 off on average (expected calibration error), mostly too high" in calibration_caption(bins)
-    pairs = run.tables["confusions"].sort_values("count", ascending=False)
-    assert "Nucleoli is missed where Nucleoplasm is wrongly given, on 7 samples" in confusions_caption(pairs)
-    assert confusions_caption(pairs[:0]) == "No label is missed where another is wrongly given."
-    blended = run.tables["blend"].assign(weight=[1.0] + [0.0] * (len(run.params.models) - 1))
-    score = run.metrics["macro_f1"]
-    first, last = blended["model"]
-    assert blend_caption(run, blended) == (
-        f"The blend reads {score:.3f}, {abs(score - 0.2):.3f} {'above' if score >= 0.2 else 'below'} {first} alone. "
-        f"{last} added nothing and got no weight."
-    )
-    assert "nothing is blended" in blend_caption(run, blended[:1])
-
-
-def test_a_leak_is_told(run: Run) -> None:
-    def caption(run: Run) -> str:
-        return folds_section(run).blocks[0].caption
-
-    assert "No group is in two folds" in caption(run)
-    leaking = dataclasses.replace(
-        run, audit=json.loads(json.dumps(run.audit)) | {"held_out_share_with_group_in_training": 0.25}
-    )
-    assert "25.0% of the held-out samples have their group in training" in caption(leaking)

@@ -21,7 +21,22 @@ from pipeline.scoring import blend, maps
 from pipeline.scoring.blend import Blend
 from pipeline.scoring.maps import Maps
 
-TABLES = ("folds", "labels", "policies", "history", "examples", "pr_curves", "calibration", "confusions", "blend")
+TABLES = (
+    "folds",
+    "labels",
+    "policies",
+    "blends",
+    "calibrations",
+    "blend",
+    "history",
+    "examples",
+    "pr_curves",
+    "calibration",
+    "confusions",
+)
+
+TEXT = dict.fromkeys(("id", "id_a", "id_b", "target_a", "target_b"), "str")
+"""Columns that are text, whatever they look like."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,7 @@ class Run:
         indexes: what is known of each image, by source.
         images: (N, S, S, 4) uint8, by source.
         folds: the training samples, a row each.
+        duplicates: pairs of samples that show one field of view, the most doubtful first.
         held_out: probabilities and decisions on them, in the same order.
         tables: the content of tables/, by name.
         maps: attention maps of the examples by the model that scores best alone.
@@ -46,6 +62,7 @@ class Run:
     indexes: dict[str, pd.DataFrame]
     images: dict[str, npt.NDArray[np.uint8]]
     folds: pd.DataFrame
+    duplicates: pd.DataFrame
     held_out: Blend
     tables: dict[str, pd.DataFrame]
     maps: Maps
@@ -86,8 +103,9 @@ def read_run(params: Params) -> Run:
         indexes={source: read_index(source) for source in sources},
         images={source: open_images(source) for source in sources},
         folds=read_folds(),
+        duplicates=_read_table(paths.DUPLICATES, "folds"),
         held_out=blend.load(blend.HELD_OUT),
-        tables={name: _read_table(paths.TABLES / f"{name}.csv") for name in TABLES},
+        tables={name: _read_table(paths.TABLES / f"{name}.csv", "score") for name in TABLES},
         maps=maps.load(best_model(metrics)),
     )
 
@@ -106,8 +124,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path, stage: str) -> pd.DataFrame:
     try:
-        return pd.read_csv(path)
+        return pd.read_csv(path, dtype=TEXT)
     except (FileNotFoundError, ValueError) as error:
-        raise InputError(f"{path} is missing or damaged ({error}): run the score stage again") from None
+        raise InputError(f"{path} is missing or damaged ({error}): run the {stage} stage again") from None

@@ -11,51 +11,58 @@ from pipeline.report.charts.theme import panel, to_svg
 from pipeline.report.run import Run
 from pipeline.report.words import counted, figure, listed, numbers
 
+CHOICES = (
+    ("policies", "policy", "threshold policy"),
+    ("blends", "blend", "blend"),
+    ("calibrations", "calibration", "calibration"),
+)
+"""The tables of settings compared, the column of their names, and what they set."""
+
 PAIRS = 10
 """Confusions listed by name."""
 
 
 def policies_section(run: Run) -> Section:
-    """Threshold policies and models compared, each by decisions on folds it was not chosen on."""
-    policies = run.tables["policies"].sort_values("macro_f1", ascending=False, kind="stable")
+    """The choices compared, each by decisions on folds that it had no part in."""
     blended = run.tables["blend"].sort_values("macro_f1", ascending=False, kind="stable")
-    rows = [
-        [
-            Cell(row["policy"].replace("_", " ") + (" (used)" if row["chosen"] else "")),
-            *numbers([row["macro_f1"]]),
-            *numbers([row["labels_per_sample"]], decimals=2),
-        ]
-        for _, row in policies.iterrows()
-    ]
     weights = [[Cell(row["model"]), *numbers([row["weight"], row["macro_f1"]])] for _, row in blended.iterrows()]
     return Section(
         "policies",
         "Decisions",
         [
-            Table(("threshold policy", "macro-F1", "labels per sample"), rows, policies_caption(run, policies)),
+            *(compared(run, *choice) for choice in CHOICES),
             Table(("model", "weight", "macro-F1 alone"), weights, blend_caption(run, blended)),
         ],
     )
 
 
-def policies_caption(run: Run, policies: pd.DataFrame) -> str:
-    """Which policy is ahead, and whether that can be told."""
-    best = policies.iloc[0]
-    used = policies[policies["chosen"]].iloc[0]
+def compared(run: Run, name: str, column: str, what: str) -> Table:
+    """The settings of one choice, the best on top, the others as they are."""
+    table = run.tables[name].sort_values("macro_f1", ascending=False, kind="stable")
+    rows = [
+        [
+            Cell(row[column].replace("_", " ") + (" (used)" if row["chosen"] else "")),
+            *numbers([row["macro_f1"]]),
+            *numbers([row["labels_per_sample"]], decimals=2),
+            *numbers([row["calibration_error"]]),
+        ]
+        for _, row in table.iterrows()
+    ]
+    return Table((what, "macro-F1", "labels per sample", "calibration error"), rows, choice_caption(run, table, column))
+
+
+def choice_caption(run: Run, table: pd.DataFrame, column: str) -> str:
+    """Which setting is ahead, and whether that can be told."""
+    best, used = table.iloc[0], table[table["chosen"]].iloc[0]
     gap = best["macro_f1"] - used["macro_f1"]
     noise = (run.metrics["macro_f1_high"] - run.metrics["macro_f1_low"]) / 2
-    name = str(best["policy"]).replace("_", " ")
-    true_mean = run.truth.sum(axis=1).mean()
-    text = "Each policy is judged on folds that its thresholds were not chosen on. "
     if gap <= 0:
-        text += "The one used reads highest. "
+        text = "The one used reads highest"
     else:
-        text += (
-            f"“{name}” reads {gap:.3f} above the one used, "
-            + ("less" if gap < noise else "more")
-            + f" than half the interval of the score (±{noise:.3f}). "
-        )
-    return text + f"The samples truly have {true_mean:.2f} labels on average."
+        text = f"“{best[column].replace('_', ' ')}” reads {gap:.3f} above the one used"
+        text += f", {'less' if gap < noise else 'more'} than half the interval of the score (±{noise:.3f})"
+    true_mean = run.truth.sum(axis=1).mean()
+    return f"{text}. Judged on folds that had no part in the choice; a sample truly has {true_mean:.2f} labels."
 
 
 def blend_caption(run: Run, blended: pd.DataFrame) -> str:
