@@ -17,7 +17,7 @@ from pipeline.atlas.folds import read_folds
 from pipeline.errors import InputError
 from pipeline.labels import CHANNELS
 from pipeline.stages import folds
-from tests.test_decision_stages import COMMITTED, write_index
+from tests.competition import COMMITTED, write_index
 
 Hashes = npt.NDArray[np.uint8]
 
