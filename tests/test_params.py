@@ -25,6 +25,11 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
         settings.pack.size = 1  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("profile", sorted(Path("docs/profiles").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_profile_is_valid(profile: Path) -> None:
+    params.load(profile)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
