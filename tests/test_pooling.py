@@ -1,4 +1,4 @@
-"""CBAM's poolings: the values and gradients that autograd finds for them written plainly, ties included."""
+"""CBAM's poolings: the values and gradients that autograd finds for them written plainly."""
 
 import pytest
 import torch
@@ -9,11 +9,9 @@ from pipeline.model.pooling import pool_positions, scale_and_pool_channels, scal
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
-def feature_map(layout: torch.memory_format, *, tied: bool = False) -> Tensor:
+def feature_map(layout: torch.memory_format) -> Tensor:
     torch.manual_seed(0)
     x = torch.randn(3, 6, 5, 4, dtype=torch.float64)
-    if tied:
-        x = x.round()
     return x.contiguous(memory_format=layout).requires_grad_()
 
 
@@ -34,11 +32,9 @@ def test_pooling_positions(layout: torch.memory_format) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("tied", [False, True])
-def test_scaling_and_pooling_channels(layout: torch.memory_format, tied: bool) -> None:
-    x = feature_map(layout, tied=tied)
-    gate = torch.ones(3, 6, dtype=torch.float64) if tied else torch.rand(3, 6, dtype=torch.float64)
-    gate.requires_grad_()
+def test_scaling_and_pooling_channels(layout: torch.memory_format) -> None:
+    x = feature_map(layout)
+    gate = torch.rand(3, 6, dtype=torch.float64, requires_grad=True)
     y = x * gate[:, :, None, None]
     plain = (y, torch.stack((y.amax(1), y.mean(1)), dim=1))
     assert_same_gradients(scale_and_pool_channels(x, gate), plain, (x, gate))
@@ -49,3 +45,16 @@ def test_scaling_positions(layout: torch.memory_format) -> None:
     x = feature_map(layout)
     gate = torch.rand(3, 1, 5, 4, dtype=torch.float64, requires_grad=True)
     assert_same_gradients((scale_positions(x, gate),), (x * gate,), (x, gate))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_of_equal_maxima_one_gets_the_gradient(layout: torch.memory_format) -> None:
+    x = torch.ones(2, 6, 3, 3, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    _, pooled = scale_and_pool_channels(x, torch.ones(2, 6, dtype=torch.float64))
+    (of_x,) = torch.autograd.grad(pooled[:, 0].sum(), x)
+    assert (of_x.sum(dim=1) == 1).all()
+    assert (of_x.amax(dim=1) == 1).all()
+    _, _, highest = pool_positions(x)
+    (of_x,) = torch.autograd.grad(highest.sum(), x)
+    assert (of_x.sum(dim=(2, 3)) == 1).all()
+    assert (of_x.amax(dim=(2, 3)) == 1).all()
