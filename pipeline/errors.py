@@ -29,5 +29,5 @@ def run_stage(main: Callable[[], None]) -> None:
         remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "get the right to write there"
         sys.exit(f"error: {where}{error.strerror}: {remedy} or choose another disk, then run the command again")
     except KeyboardInterrupt:
-        print("interrupted: nothing half-written was kept; the same command starts this stage again", file=sys.stderr)
+        print("interrupted: nothing half-written was kept; the same command goes on", file=sys.stderr)
         sys.exit(130)

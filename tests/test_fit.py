@@ -1,6 +1,8 @@
 """Training: it learns, the same way each time, and stops where the loss is lost."""
 
 import dataclasses
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ from pipeline.training import history
 from pipeline.training.average import moving_average
 from pipeline.training.fit import Epoch, fit
 from pipeline.training.predict import probabilities
+from pipeline.training.resume import States, fingerprint
 from tests.models import TINY
 
 MACHINE = params.Machine(workers=0, predict_batch=16)
@@ -30,7 +33,9 @@ def two_patterns(count: int) -> Samples:
     return Samples(table, {"s": array}, 32)
 
 
-def run(model: params.Model = TINY, workers: int = 0) -> tuple[list[history.Row], npt.NDArray[np.float32]]:
+def run(
+    model: params.Model = TINY, workers: int = 0, states: States | None = None, stop_after: int | None = None
+) -> tuple[list[history.Row], npt.NDArray[np.float32]]:
     training, held_out = two_patterns(32), two_patterns(16)
     torch.manual_seed(model.seed)
     network = Network(model)
@@ -40,10 +45,15 @@ def run(model: params.Model = TINY, workers: int = 0) -> tuple[list[history.Row]
 
     def on_epoch(epoch: Epoch, predicted: npt.NDArray[np.float32]) -> str:
         rows.append(history.judge(epoch, predicted, held_out.targets.numpy() > 0, prior.numpy(), model))
+        if stop_after == epoch.epoch:
+            raise KeyboardInterrupt
         return history.line(rows[-1], model.epochs)
 
     machine = MACHINE.model_copy(update={"workers": workers})
-    trained = fit(network, training, held_out, model, machine, on_epoch)
+    with tempfile.TemporaryDirectory() as folder:
+        trained = fit(
+            network, training, held_out, model, machine, on_epoch, states or States(Path(folder) / "cell", "run")
+        )
     batch, _ = held_out.batch([(0, position, 0) for position in range(16)])
     return rows, probabilities(trained, [(batch, held_out.targets)], precision="fp32")
 
@@ -73,6 +83,43 @@ def test_looking_less_often_at_the_held_out_fold_changes_no_weight() -> None:
     np.testing.assert_array_equal(every[1], seldom[1])
     assert [row.epoch for row in seldom[0]] == [3, 5]
     assert seldom[0][-1] == dataclasses.replace(every[0][-1], images_per_second=seldom[0][-1].images_per_second)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, damaged: bool) -> None:
+    model = TINY.model_copy(update={"dropout": 0.5})
+    whole, states = run(model), States(tmp_path / "cell", "run")
+    with pytest.raises(KeyboardInterrupt):
+        run(model, states=states, stop_after=3)
+    saved = sorted(states.folder.iterdir())
+    assert [path.name[:11] for path in saved] == ["epoch-00001", "epoch-00002"]
+    if damaged:
+        saved[-1].write_bytes(saved[-1].read_bytes()[:-100])
+    state = states.newest()
+    assert state is not None
+    assert state["epochs"] == (2 if damaged else 3)
+    resumed = run(model, states=states)
+    np.testing.assert_array_equal(whole[1], resumed[1])
+    assert history.table(whole[0]).equals(history.table(resumed[0]))
+    states.remove()
+    assert not states.cell.exists()
+
+
+def test_states_of_another_run_are_not_found_and_make_room(tmp_path: Path) -> None:
+    States(tmp_path / "cell", "one").save(0, {"epochs": 1})
+    other = States(tmp_path / "cell", "two")
+    assert other.newest() is None
+    assert list(other.cell.iterdir()) == []
+
+
+def test_a_run_is_named_by_its_parameters_and_the_content_of_its_files(tmp_path: Path) -> None:
+    file = tmp_path / "folds.csv"
+    file.write_text("a")
+    name = fingerprint("batch_size 8", [file])
+    assert name == fingerprint("batch_size 8", [file])
+    assert name != fingerprint("batch_size 9", [file])
+    file.write_text("b")
+    assert name != fingerprint("batch_size 8", [file])
 
 
 def test_a_lost_loss_stops_and_names_the_step() -> None:

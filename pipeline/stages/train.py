@@ -1,18 +1,22 @@
 """Train one model without one fold.
 
 Reads data/folds.csv and the packed images; writes models/<model>/fold-K.safetensors and
-history/<model>/fold-K.csv.
+history/<model>/fold-K.csv. The state at every epoch's end waits in ``.resume/train/`` until the run has ended.
 """
+
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+import pipeline
 from pipeline import params, paths
 from pipeline.atlas.augment import augmentation
 from pipeline.atlas.batches import Samples
 from pipeline.atlas.folds import read_folds
-from pipeline.atlas.packed import channel_statistics, open_images
+from pipeline.atlas.packed import INDEX, channel_statistics, open_images
 from pipeline.cell import model_and_fold
 from pipeline.errors import run_stage
 from pipeline.files import replacing
@@ -21,6 +25,7 @@ from pipeline.model.network import Network
 from pipeline.model.pretrained import start_from_weights
 from pipeline.training import history
 from pipeline.training.fit import Epoch, fit
+from pipeline.training.resume import States, fingerprint
 
 
 def main() -> None:
@@ -47,10 +52,22 @@ def main() -> None:
         rows.append(history.judge(epoch, probabilities, judged.targets.numpy() > 0, prior.numpy(), recipe))
         return history.line(rows[-1], recipe.epochs)
 
-    network = fit(network, training, judged, recipe, settings.machine, on_epoch)
+    states = States(paths.RESUME / "train" / f"{name}-{fold}", run_fingerprint(recipe, fold, images))
+    network = fit(network, training, judged, recipe, settings.machine, on_epoch, states)
     checkpoint.save(paths.model(name, fold), network, recipe)
     with replacing(paths.history(name, fold)) as temporary:
         history.table(rows).to_csv(temporary, index=False)
+    states.remove()
+
+
+def run_fingerprint(recipe: params.Model, fold: int, images: Mapping[str, npt.NDArray[np.uint8]]) -> str:
+    """Name this training by all that its result depends on; the indexes hold digests of every image."""
+    files = [paths.FOLDS, *(paths.packed(source) / INDEX for source in sorted(images))]
+    if isinstance(recipe.pretrained, str):
+        files.append(Path(recipe.pretrained))
+    shapes = {source: array.shape for source, array in sorted(images.items())}
+    code = sorted(Path(pipeline.__file__).parent.rglob("*.py"))
+    return fingerprint(f"{recipe.model_dump_json()} {fold} {shapes}", [*files, *code])
 
 
 if __name__ == "__main__":

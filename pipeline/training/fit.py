@@ -3,8 +3,8 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from pipeline.progress import count, say
 from pipeline.training import runtime
 from pipeline.training.average import moving_average
 from pipeline.training.predict import probabilities
+from pipeline.training.resume import States
 from pipeline.training.schedule import learning_rate
 
 
@@ -41,6 +42,7 @@ def fit(
     recipe: params.Model,
     machine: params.Machine,
     on_epoch: Callable[[Epoch, npt.NDArray[np.float32]], str],
+    states: States,
 ) -> Network:
     """Train, and return the moving average of the network, in evaluation mode.
 
@@ -51,7 +53,8 @@ def fit(
         recipe: the model's section.
         machine: loader processes and the batch size of predictions.
         on_epoch: called after each such epoch with its figures and the averaged network's held-out
-            probabilities (N, 28); returns the line to log.
+            probabilities (N, 28); returns the line to log. Called again for the epochs of a run that goes on.
+        states: where the end of every epoch is saved, and where an interrupted run goes on from.
 
     Raises:
         InputError: the loss is no longer finite; names the step.
@@ -65,8 +68,19 @@ def fit(
     batches, draws = training_batches(training, recipe.batch_size, workers, recipe.repeat)
     held_out_batches = ordered_batches(held_out, machine.predict_batch, workers)
     steps = len(batches) * recipe.epochs
+    judged: list[tuple[dict[str, Any], Tensor]] = []
+    begin = 0
+    if (state := states.newest()) is not None:
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        judged, begin = state["judged"], state["epochs"]
+        for figures, seen in judged:
+            say(on_epoch(Epoch(**figures), seen.numpy()))
+        say(f"going on after epoch {begin} of {recipe.epochs}, saved in {states.folder}")
     with count("training", total=steps * recipe.batch_size, unit="images") as bar:
-        for epoch in range(recipe.epochs):
+        bar.update(begin * len(batches) * recipe.batch_size)
+        for epoch in range(begin, recipe.epochs):
             # Dropout is the only randomness in here; it must not depend on what ran before this epoch.
             torch.manual_seed(int(np.random.SeedSequence((recipe.seed, epoch)).generate_state(1)[0]))
             draws.epoch = epoch
@@ -82,10 +96,21 @@ def fit(
                     )
                 bar.update(recipe.batch_size)
             speed = len(losses) * recipe.batch_size / (time.perf_counter() - started)
-            if (epoch + 1) % recipe.evaluate_every and epoch + 1 < recipe.epochs:
-                continue
-            predicted = probabilities(averaged.eval(), held_out_batches, precision=recipe.precision)
-            say(on_epoch(Epoch(epoch, rate, float(np.mean(losses)), speed), predicted))
+            if (epoch + 1) % recipe.evaluate_every == 0 or epoch + 1 == recipe.epochs:
+                predicted = probabilities(averaged.eval(), held_out_batches, precision=recipe.precision)
+                ended = Epoch(epoch, rate, float(np.mean(losses)), speed)
+                judged.append((asdict(ended), torch.from_numpy(predicted)))
+                say(on_epoch(ended, predicted))
+            states.save(
+                epoch,
+                {
+                    "epochs": epoch + 1,
+                    "network": network.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "judged": judged,
+                },
+            )
     return averaged.eval()
 
 

@@ -1,0 +1,78 @@
+"""What an interrupted training goes on from: its state at the end of an epoch."""
+
+import hashlib
+import io
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.files import replacing
+
+KEPT = 2
+"""The newest state, and the one before in case the newest is damaged."""
+
+
+@dataclass(frozen=True)
+class States:
+    """The saved states of one run.
+
+    Args:
+        cell: the folder of a model and fold; states of runs before this one are removed from it.
+        run: the run's fingerprint, so that a run of other parameters, data or code never finds them.
+    """
+
+    cell: Path
+    run: str
+
+    def __post_init__(self) -> None:
+        for old in self.cell.glob("*"):
+            if old.name != self.run:
+                shutil.rmtree(old)
+
+    @property
+    def folder(self) -> Path:
+        """Where this run's states are."""
+        return self.cell / self.run
+
+    def save(self, epoch: int, state: dict[str, Any]) -> None:
+        """Save what epochs up to ``epoch`` led to; the file's name carries the digest of its content."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getvalue()
+        with replacing(self.folder / f"epoch-{epoch:05d}-{hashlib.sha256(content).hexdigest()}.pt") as temporary:
+            temporary.write_bytes(content)
+        for old in self._newest_first()[KEPT:]:
+            old.unlink()
+
+    def newest(self) -> dict[str, Any] | None:
+        """The newest undamaged state, or nothing."""
+        for path in self._newest_first():
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() == path.stem.rpartition("-")[2]:
+                state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+                return state
+        return None
+
+    def remove(self) -> None:
+        """Forget the run: it has ended."""
+        shutil.rmtree(self.cell)
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("epoch-*.pt"), reverse=True)
+
+
+def fingerprint(described: str, files: Iterable[Path]) -> str:
+    """Name a run by everything that its result depends on.
+
+    Args:
+        described: its parameters, in words that change when one of them does.
+        files: its data and its code; read whole.
+    """
+    digest = hashlib.sha256(f"{described}\n{torch.__version__}\n{torch.cuda.is_available()}\n".encode())
+    for path in files:
+        digest.update(f"{path}\n{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
