@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.atlas import images
 from pipeline.atlas import pack as module
-from pipeline.atlas.archive import open_archive
+from pipeline.atlas.archive import Archive, open_archive
 from pipeline.atlas.pack import pack, pack_sample
 from pipeline.atlas.packed import IMAGES, INDEX
 from pipeline.atlas.partial import JOURNAL, Row, open_partial
@@ -26,6 +27,7 @@ SHAPE = (3, 5, 5, 4)  # a row is no whole number of 8-byte words
 SLOWLY = """
 import sys, time
 from pathlib import Path
+from pipeline.atlas import images
 from pipeline.atlas import pack as module
 from pipeline.atlas.archive import open_archive
 from pipeline.atlas.samples import list_samples
@@ -51,9 +53,9 @@ def count_work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note the id of each sample that is packed from now on."""
     ids: list[str] = []
 
-    def counted(archive: module.Archive, id_: str, size: int) -> object:
+    def counted(archive: Archive, id_: str, into: images.Image) -> object:
         ids.append(id_)
-        return pack_sample(archive, id_, size)
+        return pack_sample(archive, id_, into)
 
     monkeypatch.setattr(module, "pack_sample", counted)
     return ids
@@ -137,7 +139,7 @@ def test_work_at_another_size_or_by_other_code_is_not_used(
     folder = tmp_path / "out"
     packed(source, folder)
     assert packed(source, folder, size=16) == packed(source, tmp_path / "anew", size=16)
-    monkeypatch.setattr(module.images, "VERSION", "another")
+    monkeypatch.setattr(images, "VERSION", "another")
     ids = count_work(monkeypatch)
     packed(source, folder, size=16)
     assert len(ids) == COUNT
