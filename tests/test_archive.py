@@ -1,5 +1,7 @@
 """Every layout gives the same files; what strangers may put into a zip does no harm."""
 
+import os
+import stat
 import struct
 import tracemalloc
 import zipfile
@@ -230,3 +232,41 @@ def test_a_changed_byte_of_a_member_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"data", b"date"))
     with pytest.raises(InputError, match="damaged"):
         read_one(path)
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("train/a_red.png")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "competition.zip", "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    refused(tmp_path, "holds a link, train/a_red.png")
+
+
+def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
+    write_files(tmp_path, {"train/a_red.png": b"x"})
+    for name in ("up", "train/up", "train/again"):
+        (tmp_path / name).symlink_to(tmp_path)
+    with open_archive(tmp_path) as archive:
+        assert list(archive.members) == ["a_red.png"]
+        assert not archive.repeated
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a_red.png")
+    with open_archive(tmp_path) as archive, pytest.raises(InputError, match="not a file"):
+        archive.members["a_red.png"].read()
+    os.mkfifo(tmp_path / "competition.zip")
+    refused(tmp_path, "competition.zip is not a file")
+
+
+@pytest.mark.parametrize("layout", [one_zip, unpacked, zips_in_a_zip])
+def test_a_stamp_changes_with_the_bytes_alone(layout: Callable[[Path], None], tmp_path: Path) -> None:
+    layout(tmp_path / "source")
+    with open_archive(tmp_path / "source") as archive:
+        before = {name: member.stamp() for name, member in archive.members.items()}
+    with open_archive(tmp_path / "source") as archive:
+        assert {name: member.stamp() for name, member in archive.members.items()} == before
+    changed = {name: data[:-1] + b"!" for name, data in FILES.items()}
+    write_zip(tmp_path / "other/competition.zip", changed)
+    with open_archive(tmp_path / "other") as archive:
+        assert all(member.stamp() != before[name] for name, member in archive.members.items())

@@ -30,6 +30,13 @@ def jpeg(rgb: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def png_that_claims(side: int) -> bytes:
+    """Write a header of a few bytes for an image of gigabytes."""
+    small = png(noise)
+    header = b"IHDR" + struct.pack(">II", side, side) + small[24:29]
+    return small[:12] + header + struct.pack(">I", zlib.crc32(header)) + small[33:]
+
+
 @settings(deadline=None)
 @given(squares)
 def test_png_pixels_survive_writing_and_reading(image: npt.NDArray[np.uint8]) -> None:
@@ -98,6 +105,8 @@ def test_bytes_from_anywhere_are_refused(data: bytes, start: bytes) -> None:
         (jpeg(np.zeros((8, 16, 3), np.uint8)), "not square"),
         (jpeg(np.zeros((8, images.MAX_SIDE + 8, 3), np.uint8)), "larger than 4096"),
         (jpeg(np.zeros((8, 8, 3), np.uint8))[:-2], "ends early"),
+        (png_that_claims(60000), "larger than 4096"),
+        (jpeg(np.zeros((8, 8, 3), np.uint8))[:-2] + b"\xff\xda" * images.MAX_SCANS + b"\xff\xd9", "scans"),
         (b"", "neither"),
         (b"GIF89a", "neither"),
     ],
@@ -165,7 +174,9 @@ def test_statistics_are_numpys(image: npt.NDArray[np.uint8]) -> None:
 
 def test_merging_keeps_the_order_of_channels() -> None:
     image = field("merge")
-    assert np.array_equal(images.merge([np.ascontiguousarray(image[..., c]) for c in range(4)]), image)
+    merged = np.empty_like(image)
+    images.merge([np.ascontiguousarray(image[..., c]) for c in range(4)], merged)
+    assert np.array_equal(merged, image)
 
 
 def test_look_up_gives_each_channel_its_own_table() -> None:

@@ -83,9 +83,9 @@ def fit(image: Image, size: int) -> Image:
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 
-def merge(channels: list[Image]) -> Image:
-    """Interleave (H, W) channels into one (H, W, C) array."""
-    return cv2.merge(channels).astype(np.uint8, copy=False)
+def merge(channels: list[Image], into: Image) -> None:
+    """Interleave (H, W) channels into an array (H, W, C)."""
+    cv2.merge(channels, into)
 
 
 def statistics(image: Image) -> tuple[float, float, float]:
