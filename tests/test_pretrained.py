@@ -164,13 +164,16 @@ def test_widths_of_its_own_need_weights_of_those_widths(tmp_path: Path) -> None:
         started(changed(pretrained=path, channels=(8, 16, 24, 32)))
 
 
-def test_a_file_of_this_project_with_another_backbone_or_labels_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_this_project_that_is_another_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "fold-0.safetensors"
     checkpoint.save(path, Network(TINY), TINY)
     with pytest.raises(InputError, match="trained with backbone: test_resnet, the model in params has resnet18"):
         started(changed(pretrained=str(path), backbone="resnet18"))
     with pytest.raises(InputError, match=re.escape("channels: None, the model in params has [8, 16, 24, 32]")):
         started(changed(pretrained=str(path), channels=(8, 16, 24, 32)))
+    other = "paper" if TINY.init == "identity" else "identity"
+    with pytest.raises(InputError, match=f"init: {TINY.init}, the model in params has {other}"):
+        started(changed(pretrained=str(path), init=other))
     save_file(Network(TINY).state_dict(), path, {checkpoint.DESCRIPTION: '{"labels": ["cat", "dog"]}'})
     with pytest.raises(InputError, match="its labels are not this version's"):
         started(changed(pretrained=str(path)))

@@ -97,11 +97,14 @@ def _plain(model: params.Model) -> list[str]:
 
 def _check_description(description: dict[str, Any], model: params.Model, origin: str) -> None:
     checkpoint.check_labels(description, origin)
-    trained = description["model"]
-    channels = None if model.channels is None else list(model.channels)
-    for key, wanted in (("backbone", model.backbone), ("channels", channels)):
-        if trained[key] != wanted:
-            raise InputError(f"{origin} was trained with {key}: {trained[key]}, the model in params has {wanted}")
+    trained, wanted = description["model"], model.model_dump(mode="json")
+    # The same weights are other gates where ``init`` differs: those that start at identity are doubled.
+    gates = ("init",) if trained["attention"] == model.attention != "none" else ()
+    for key in ("backbone", "channels", *gates):
+        if trained.get(key) != wanted[key]:
+            raise InputError(
+                f"{origin} was trained with {key}: {trained.get(key)}, the model in params has {wanted[key]}"
+            )
 
 
 def _check_weights(found: Weights, own: Weights, plain: Collection[str], origin: str) -> None:
