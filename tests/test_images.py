@@ -116,6 +116,16 @@ def test_other_images_are_refused_with_the_reason(data: bytes, match: str) -> No
         images.decode(data, "green")
 
 
+def test_a_chunk_that_claims_more_than_the_file_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("OpenCV would ask for 4 GB")
+
+    whole = png(noise)
+    monkeypatch.setattr(images, "_decode", never)
+    with pytest.raises(InputError, match="damaged"):
+        images.decode(whole[:33] + b"\xff\x00\x00\x53" + whole[37:], "green")
+
+
 @pytest.mark.parametrize(("channel", "expected"), [("red", 200), ("green", 100), ("blue", 30), ("yellow", 150)])
 def test_a_jpeg_gives_the_stains_own_colour(channel: str, expected: int) -> None:
     flat = np.broadcast_to(np.array([200, 100, 30], np.uint8), (16, 16, 3)).copy()

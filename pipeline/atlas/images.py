@@ -104,6 +104,13 @@ def _check_png(data: bytes) -> None:
     if colour != 0:
         raise InputError("a colour PNG where gray is needed: save the stain's own channel as gray")
     _check_size(width, height)
+    position = len(_PNG)
+    while position < len(data):
+        # OpenCV sets aside whatever a chunk says it holds: 142 bytes could ask for 4 GB.
+        [length] = struct.unpack(">I", data[position : position + 4].ljust(4, b"\0"))
+        position += 12 + length
+        if position > len(data):
+            raise InputError("a damaged image: download it again")
 
 
 def _check_jpeg(data: bytes) -> None:

@@ -92,8 +92,7 @@ def pack(
                 else:
                     found += result
         refuse(archive.folder, found)
-        figures = [partial.done[row] for row in range(len(ids))]
-    measured = pd.DataFrame(figures, columns=MEASURED, index=samples.index)
+        measured = pd.DataFrame([partial.done[row] for row in range(len(ids))], samples.index, MEASURED)
     index = samples.assign(row=np.arange(len(ids))).join(measured)[list(COLUMNS)]
     index.to_csv(folder / INDEX, index=False, float_format="%.6f", lineterminator="\n")
     return index

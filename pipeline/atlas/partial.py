@@ -44,14 +44,20 @@ class Partial(NamedTuple):
     images: int
     """Descriptor of the file."""
     journal: int
+    start: int
+    """Where the first row begins."""
     shape: tuple[int, ...]
     done: dict[int, Figures]
     """The rows that stand, with their figures."""
 
     def write(self, row: int, pixels: Pixels) -> int:
         """Write the pixels of one row, from any thread; their checksum is returned, for ``record``."""
-        _write(self.images, pixels.reshape(-1).data, _offset(self.shape, row))
+        _write(self.images, pixels.reshape(-1).data, self.offset(row))
         return _checksum(pixels)
+
+    def offset(self, row: int) -> int:
+        """Where a row begins in the file."""
+        return self.start + row * math.prod(self.shape[1:])
 
     def record(self, row: Row) -> None:
         """Note that a row stands. One thread alone may call this."""
@@ -83,8 +89,7 @@ def open_partial(
         except BlockingIOError:
             raise InputError(f"{folder}: another run is at work there: wait for it, or stop it") from None
         found = _read_journal(journal, [made_by, *shape[1:]])
-        _allocate(images, shape)
-        partial = Partial(images, journal, shape, {})
+        partial = Partial(images, journal, _allocate(images, shape), shape, {})
         for row in track(found, "checking what an earlier run packed") if found else ():
             if row.row < len(stamps) and row.stamp == stamps[row.row] and _stands(partial, row):
                 partial.done[row.row] = row.figures
@@ -97,23 +102,16 @@ def _open(path: Path, stack: ExitStack) -> int:
     return descriptor
 
 
-def _allocate(images: int, shape: tuple[int, ...]) -> None:
-    """Give the file its header and its full size on the disk: better a full disk now than after hours."""
-    size = _offset(shape, shape[0])
+def _allocate(images: int, shape: tuple[int, ...]) -> int:
+    """Give the file its header, whose length is returned, and its full size: better no room now than after hours."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    size = header.tell() + math.prod(shape)
     os.ftruncate(images, size)
     if allocate := getattr(os, "posix_fallocate", None):  # macOS has none
         allocate(images, 0, size)
-    _write(images, _header(shape), 0)
-
-
-def _header(shape: tuple[int, ...]) -> bytes:
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return header.getvalue()
-
-
-def _offset(shape: tuple[int, ...], row: int) -> int:
-    return len(_header(shape)) + row * math.prod(shape[1:])
+    _write(images, header.getvalue(), 0)
+    return header.tell()
 
 
 def _write(descriptor: int, data: bytes | memoryview, offset: int) -> None:
@@ -155,7 +153,7 @@ def _parse(line: bytes) -> Any:
 
 def _stands(partial: Partial, row: Row) -> bool:
     size = math.prod(partial.shape[1:])
-    data = os.pread(partial.images, size, _offset(partial.shape, row.row))
+    data = os.pread(partial.images, size, partial.offset(row.row))
     return len(data) == size and _checksum(np.frombuffer(data, np.uint8)) == row.checksum
 
 

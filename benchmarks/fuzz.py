@@ -1,0 +1,134 @@
+"""Archives and images with bytes changed at random: ``python -m benchmarks.fuzz --minutes 4``.
+
+Each input is a tiny competition (a zip, a zip in a zip) or an image (PNG, JPEG) with a few bytes overwritten, cut out
+or doubled. It must be refused, or read right. Anything else (another exception, other pixels than the file's, more than
+a few seconds) ends the run and names the input. The last line is JSON.
+"""
+
+import argparse
+import io
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from benchmarks.interleaved import report
+from pipeline.atlas import images
+from pipeline.atlas.archive import open_archive
+from pipeline.atlas.pack import pack_sample
+from pipeline.atlas.samples import list_samples
+from pipeline.errors import InputError
+from pipeline.labels import CHANNELS
+
+SIDE = 8
+TRUTH = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, len(CHANNELS)), dtype=np.uint8)
+SLOW_S = 5.0
+"""An input of a few hundred bytes that takes longer counts as a hang."""
+
+
+def competition() -> dict[str, bytes]:
+    """One training sample in Kaggle's layout."""
+    pngs = {f"train/a_{channel}.png": images.encode_png(TRUTH[..., i].copy()) for i, channel in enumerate(CHANNELS)}
+    return {"train.csv": b"Id,Target\na,1 0\n"} | pngs
+
+
+def zipped(files: dict[str, bytes], method: int) -> bytes:
+    """Zip files in memory."""
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def read_zip(data: bytes) -> bool:
+    """Read a competition as ``pack`` does; whether it was taken."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "competition.zip").write_bytes(data)
+        with open_archive(Path(folder)) as archive:
+            samples, problems = list_samples(archive)
+            pixels = np.empty_like(TRUTH)
+            for id_ in samples["id"]:
+                found = pack_sample(archive, id_, pixels)
+                if isinstance(found, list):
+                    return False
+                if not np.array_equal(pixels, TRUTH):
+                    raise AssertionError("wrong pixels")
+            return not problems
+
+
+def read_png(data: bytes) -> bool:
+    """Decode a PNG, which has checksums: what is taken is right."""
+    if not np.array_equal(images.decode(data, "green"), TRUTH[..., 0]):
+        raise AssertionError("wrong pixels")
+    return True
+
+
+def read_jpeg(data: bytes) -> bool:
+    """Decode a JPEG, which has no checksum: all one can ask for is a square image."""
+    image = images.decode(data, "green")
+    if image.ndim != 2 or image.shape[0] != image.shape[1]:
+        raise AssertionError("not a channel")
+    return True
+
+
+def changed(data: bytes, rng: np.random.Generator) -> bytes:
+    """Overwrite, cut out or double a few bytes in one to three places."""
+    result = bytearray(data)
+    for _ in range(rng.integers(1, 4)):
+        start = int(rng.integers(len(result)))
+        stretch = slice(start, start + int(rng.integers(1, 9)))
+        kind = rng.integers(8)
+        if kind == 0:
+            del result[stretch]
+        elif kind == 1:
+            result[start:start] = result[stretch]
+        else:
+            length = len(result[stretch])
+            result[stretch] = (bytes(length), b"\xff" * length, rng.bytes(length))[rng.integers(3)]
+    return bytes(result)
+
+
+def main() -> None:
+    """Try inputs until the time is over."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    files = competition()
+    jpeg = cv2.imencode(".jpg", np.repeat(TRUTH[..., :1], 3, axis=2))[1].tobytes()
+    cases: dict[str, tuple[bytes, Callable[[bytes], bool]]] = {
+        "zip": (zipped(files, 0), read_zip),
+        "deflated zip": (zipped(files, ZIP_DEFLATED), read_zip),
+        "zip in a zip": (zipped({"all.zip": zipped(files, 0)}, 0), read_zip),
+        "png": (files["train/a_green.png"], read_png),
+        "jpeg": (jpeg, read_jpeg),
+    }
+    tried = dict.fromkeys(cases, 0)
+    taken = dict.fromkeys(cases, 0)
+    end = time.monotonic() + given.minutes * 60
+    number = 0
+    while time.monotonic() < end:
+        for name, (whole, read) in cases.items():
+            started = time.monotonic()
+            try:
+                taken[name] += read(changed(whole, np.random.default_rng((given.seed, number))))
+            except InputError:
+                pass
+            except Exception as error:
+                raise RuntimeError(f"{name}, seed {given.seed}, input {number}") from error
+            if time.monotonic() - started > SLOW_S:
+                raise RuntimeError(f"{name}, seed {given.seed}, input {number}: more than {SLOW_S} s")
+            tried[name] += 1
+        number += 1
+    table = pd.DataFrame({"input": list(cases), "tried": tried.values(), "taken": taken.values()})
+    report(table, {"tried": sum(tried.values()), "taken": sum(taken.values()), "failures": 0})
+
+
+if __name__ == "__main__":
+    main()
