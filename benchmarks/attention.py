@@ -2,11 +2,12 @@
 
 ``python -m benchmarks.attention``. A step is forward, loss, backward and optimizer of a ResNet-18 with four input
 channels on a batch in memory, channels last; the same for fp32 and bf16, on the CPU at 128 and 256 px, on a GPU
-(where there is one) in bf16 at 512 px, eager and compiled. The last line is JSON: ratios of step times at 128 px,
-medians over the rounds, and the memory that a forward pass in fp32 keeps for the backward one.
+(where there is one) in bf16 at 512 px, eager and compiled. The last line is JSON: ratios of median step times at
+128 px, and the memory that a forward pass in fp32 keeps for the backward one.
 """
 
 import argparse
+import statistics
 from collections.abc import Callable
 
 import pandas as pd
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.interleaved import Seconds, measure, ratio, report
+from benchmarks.interleaved import Seconds, measure, ratio_of_medians, report
 from pipeline.labels import CHANNELS, LABELS
 from pipeline.model.attention import gate
 
@@ -85,7 +86,7 @@ def on_gpu(backbone: str, batch: int, rounds: int) -> tuple[list[dict[str, objec
         cases = {name: step(net, GPU_PX, batch, bf16=True, device="cuda") for name, net in nets.items()}
         seconds = measure(cases, rounds, warm_up=3)
         rows += table_rows(seconds, f"gpu {kind}", GPU_PX, batch)
-        figures[f"cbam_over_plain_gpu_{kind}"] = ratio(seconds, "cbam", "plain")
+        figures[f"cbam_over_plain_gpu_{kind}"] = ratio_of_medians(seconds, "cbam", "plain")
         torch.cuda.reset_peak_memory_stats()
         cases["cbam"]()
         figures[f"cbam_peak_mb_gpu_{kind}"] = torch.cuda.max_memory_allocated() / 1e6
@@ -94,7 +95,7 @@ def on_gpu(backbone: str, batch: int, rounds: int) -> tuple[list[dict[str, objec
 
 def table_rows(seconds: Seconds, where: str, px: int, batch: int) -> list[dict[str, object]]:
     """One row a network: milliseconds a step, images a second, and the ratio to the plain network."""
-    medians = {name: sorted(taken)[len(taken) // 2] for name, taken in seconds.items()}
+    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
     return [
         {
             "where": where,
@@ -102,7 +103,7 @@ def table_rows(seconds: Seconds, where: str, px: int, batch: int) -> list[dict[s
             "network": name,
             "ms a step": 1e3 * medians[name],
             "images a second": batch / medians[name],
-            "over plain": ratio(seconds, name, "plain"),
+            "over plain": ratio_of_medians(seconds, name, "plain"),
         }
         for name in seconds
     ]
@@ -116,9 +117,9 @@ def main(backbone: str, sizes: list[int], batch: int, rounds: int) -> dict[str, 
             seconds = compare(backbone, px, batch, rounds, bf16=bf16)
             rows += table_rows(seconds, f"cpu {kind}", px, batch)
             if px == sizes[0]:
-                figures[f"cbam_over_plain_{kind}"] = ratio(seconds, "cbam", "plain")
-                figures[f"se_over_plain_{kind}"] = ratio(seconds, "se", "plain")
-                figures[f"cbam_over_timm_{kind}"] = ratio(seconds, "cbam", "timm")
+                figures[f"cbam_over_plain_{kind}"] = ratio_of_medians(seconds, "cbam", "plain")
+                figures[f"se_over_plain_{kind}"] = ratio_of_medians(seconds, "se", "plain")
+                figures[f"cbam_over_timm_{kind}"] = ratio_of_medians(seconds, "cbam", "timm")
     for name in NETWORKS:
         figures[f"{name}_kept_mb"] = kept_mb(network(name, backbone), sizes[0], batch)
     if torch.cuda.is_available():
@@ -133,6 +134,6 @@ if __name__ == "__main__":
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256])
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=11)
     arguments = parser.parse_args()
     main(arguments.backbone, arguments.sizes, arguments.batch, arguments.rounds)

@@ -38,6 +38,11 @@ def ratio(seconds: Seconds, over: str, under: str) -> float:
     return statistics.median(a / b for a, b in zip(seconds[over], seconds[under], strict=True))
 
 
+def ratio_of_medians(seconds: Seconds, over: str, under: str) -> float:
+    """One case's median time by another's."""
+    return statistics.median(seconds[over]) / statistics.median(seconds[under])
+
+
 def report(table: pd.DataFrame, figures: Mapping[str, object]) -> None:
     """Print a table to read and, last, one line of JSON for a program."""
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from benchmarks.interleaved import measure, ratio, report
+from benchmarks.interleaved import measure, ratio, ratio_of_medians, report
 
 
 def test_every_case_runs_once_a_round_in_turn() -> None:
@@ -17,6 +17,10 @@ def test_every_case_runs_once_a_round_in_turn() -> None:
 
 def test_the_ratio_is_the_median_of_the_rounds_ratios() -> None:
     assert ratio({"a": [2.0, 6.0, 100.0], "b": [1.0, 2.0, 1.0]}, over="a", under="b") == 3
+
+
+def test_the_ratio_of_medians_is_one_of_single_numbers() -> None:
+    assert ratio_of_medians({"a": [2.0, 6.0, 100.0], "b": [1.0, 2.0, 1.0]}, over="a", under="b") == 6
 
 
 def test_the_report_ends_in_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
