@@ -79,19 +79,21 @@ def main() -> None:
     rows, figures = [], dict[str, Any](models=models)
     for way in ("grouped", "image-level"):
         metrics = cross_validate(models, grouped=way == "grouped")
-        test = metrics["test"]
+        alike, test = metrics["test_as_held_out"], metrics["test"]
         rows += [
             {"folds": way, "scored on": "held-out samples"} | metrics,
-            {"folds": way, "scored on": "test set"} | test,
+            {"folds": way, "scored on": "test set, by each fold's network"} | alike,
+            {"folds": way, "scored on": "test set, by all together"} | test,
         ]
         ends = (metrics["expected_test_low"], metrics["expected_test_high"])
         figures[way] = {
             "cross-validated": metrics["macro_f1"],
             "low": metrics["macro_f1_low"],
             "high": metrics["macro_f1_high"],
-            "test": test["macro_f1"],
-            "interval holds test": metrics["macro_f1_low"] <= test["macro_f1"] <= metrics["macro_f1_high"],
-            "test as expected": ends[0] <= test["macro_f1"] <= ends[1],
+            "test by each fold's": alike["macro_f1"],
+            "test by all": test["macro_f1"],
+            "interval holds test": metrics["macro_f1_low"] <= alike["macro_f1"] <= metrics["macro_f1_high"],
+            "test as expected": ends[0] <= alike["macro_f1"] <= ends[1],
         }
     report(pd.DataFrame(rows)[["folds", "scored on", *COLUMNS]], figures)
 

@@ -28,7 +28,14 @@ def describe(metrics: dict[str, Any]) -> str:
         ),
     ]
     if "test" in metrics:
-        rows.append(("test set", _score(metrics["test"], metrics["confidence"], "samples, their truth is known")))
+        confidence = metrics["confidence"]
+        rows += [
+            (
+                "test, alike",
+                _score(metrics["test_as_held_out"], confidence, "samples, by the networks of one fold each"),
+            ),
+            ("test set", _score(metrics["test"], confidence, "samples, by the networks of all folds")),
+        ]
     return "\n".join(f"{name:<12}{text}" for name, text in rows)
 
 

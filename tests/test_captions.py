@@ -49,15 +49,16 @@ SCORES = {
 @pytest.mark.parametrize(
     ("test", "expected"),
     [
-        (0.42, "The test set's 0.420 lies in 0.330 to 0.480, the range expected of a test set of this size"),
-        (0.3, "0.300 lies below 0.330 to 0.480, the range expected of a test set of this size: it is harder"),
-        (0.6, "0.600 lies above 0.330 to 0.480, the range expected of a test set of this size: it is easier"),
+        (0.42, "reads 0.420, in 0.330 to 0.480, the range expected of a test set of this size"),
+        (0.3, "reads 0.300, below 0.330 to 0.480, the range expected of a test set of this size: it is harder"),
+        (0.6, "reads 0.600, above 0.330 to 0.480, the range expected of a test set of this size: it is easier"),
     ],
 )
 def test_the_verdict_says_whether_the_test_score_was_foretold(test: float, expected: str) -> None:
-    scores = SCORES | {"test": {"macro_f1": test}}
+    scores = SCORES | {"test": {"macro_f1": 0.65}, "test_as_held_out": {"macro_f1": test}}
     text = verdict(scores, ("kaggle",))
     assert expected in text
+    assert "By the average of all folds' networks it reads 0.650." in text
     assert "over the 20 that occur it is 0.500" in text
     assert "simulated" not in text
 

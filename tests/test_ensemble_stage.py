@@ -40,6 +40,12 @@ def test_a_plain_mean_is_one_over_models_and_for_the_test_set_over_folds_too() -
         np.testing.assert_allclose(held_out.probabilities[row], expected, rtol=1e-5)
     everyone = [predictions.load(paths.predictions(model, fold)).test for model in models for fold in ids]
     np.testing.assert_allclose(test.probabilities, np.mean(everyone, axis=0), rtol=1e-5)
+    for fold in ids:
+        of_fold = [predictions.load(paths.predictions(model, fold)).test for model in models]
+        alike = blend.load(blend.as_held_out(fold))
+        np.testing.assert_allclose(alike.probabilities, np.mean(of_fold, axis=0), rtol=1e-5)
+        thresholds = np.array(blend.read_decisions()["by_fold"][str(fold)]["thresholds"])
+        np.testing.assert_array_equal(alike.decisions, decide(alike.probabilities, thresholds))
 
 
 @pytest.mark.usefixtures("test_targets")

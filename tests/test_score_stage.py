@@ -74,6 +74,11 @@ def test_the_test_set_is_scored_where_its_truth_is_known_in_whatever_order(test_
     assert metrics["test"]["samples"] == TEST
     labels = pd.read_csv(paths.TABLES / "test_labels.csv")
     assert labels["f1"].mean() == pytest.approx(metrics["test"]["macro_f1"])
+    alike = [blend.load(blend.as_held_out(fold)).decisions for fold in load().folds.ids]
+    assert metrics["test_as_held_out"]["macro_f1"] == pytest.approx(
+        sklearn_macro_f1(target_matrix(test_targets * len(alike)), np.concatenate(alike))
+    )
+    assert metrics["test_as_held_out"]["samples"] == TEST
 
 
 @pytest.mark.parametrize("wrong", ["another", "repeated", "too many", "empty target", "no column"])

@@ -18,8 +18,14 @@ TEST = paths.BLEND / "test.npz"
 DECISIONS = paths.BLEND / "decisions.json"
 """The thresholds, and how each policy and each model would have scored."""
 
+
 REMEDY = "run the ensemble stage again (python -m pipeline.stages.ensemble)"
 KINDS = {"ids": "U", "uncalibrated": "f", "probabilities": "f", "decisions": "b"}
+
+
+def as_held_out(fold: int) -> Path:
+    """Where the test samples stand decided as a fold's held-out samples are: by its networks, and its rule."""
+    return paths.BLEND / f"test-as-fold-{fold}.npz"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Blend the models, calibrate the blend, and choose thresholds.
 
-Reads data/folds.csv and predictions/<model>/fold-K.npz; writes blend/held_out.npz, blend/test.npz and
-blend/decisions.json.
+Reads data/folds.csv and predictions/<model>/fold-K.npz; writes blend/held_out.npz, blend/test.npz,
+blend/test-as-fold-K.npz and blend/decisions.json.
 """
 
 import json
@@ -127,7 +127,11 @@ def main() -> None:
     }
     ids = samples["id"].to_numpy(dtype=np.str_)
     Blend(ids, held_out.uncalibrated, held_out.probabilities, held_out.decisions).save(blend.HELD_OUT)
-    Blend(next(iter(predicted.values()))[0].test_ids, *rule.blend(test)).save(blend.TEST)
+    test_ids = next(iter(predicted.values()))[0].test_ids
+    Blend(test_ids, *rule.blend(test)).save(blend.TEST)
+    for position, (fold, own) in enumerate(held_out.rules.items()):
+        by_its_networks = np.stack([by_fold[position].test for by_fold in predicted.values()])
+        Blend(test_ids, *own.blend(by_its_networks)).save(blend.as_held_out(fold))
     with replacing(blend.DECISIONS) as temporary:
         temporary.write_text(json.dumps(decisions, indent=2) + "\n", encoding="utf-8")
 

@@ -74,8 +74,15 @@ def read_history(settings: Params) -> pd.DataFrame:
     return pd.concat(curves, ignore_index=True)
 
 
-def score_test(params: Params, thresholds: Thresholds) -> tuple[dict[str, float], pd.DataFrame] | None:
-    """The summary and the label table of the test set; None where its truth is not known."""
+def score_test(
+    params: Params, thresholds: Thresholds
+) -> tuple[dict[str, float], dict[str, float], pd.DataFrame] | None:
+    """The test set's summary, that of its samples decided as held-out ones are, and its label table.
+
+    The second is what the cross-validated score foretells: each fold's networks decide all test samples by the
+    fold's rule, and the decisions of all folds are scored together. The first gains from averaging more networks.
+    None where the truth is not known.
+    """
     source = params.data.sources[0]
     path = paths.source(source) / "test_truth.csv"
     if not path.exists():
@@ -85,7 +92,14 @@ def score_test(params: Params, thresholds: Thresholds) -> tuple[dict[str, float]
     index = read_index(source).set_index("id").loc[decided.ids.tolist()]
     groups = index["group"].where(index["group"] != "", index.index).to_numpy(dtype=np.str_)
     table = by_label(decided.probabilities, decided.decisions, truth, groups, thresholds, params.score)
-    return summarise(decided.decisions, truth, groups, params.score), table
+    folds = params.folds.ids
+    alike = np.concatenate([blend.load(blend.as_held_out(fold)).decisions for fold in folds])
+    repeated = summarise(alike, np.tile(truth, (len(folds), 1)), np.tile(groups, len(folds)), params.score)
+    return (
+        summarise(decided.decisions, truth, groups, params.score),
+        {**repeated, "samples": len(truth)},
+        table,
+    )
 
 
 def read_brightness(samples: pd.DataFrame) -> npt.NDArray[np.float64]:
@@ -189,7 +203,7 @@ def main() -> None:
         "memory": score_memory(samples, truth, folds, params.folds.seed),
     }
     if test := score_test(params, thresholds):
-        metrics["test"], tables["test_labels"] = test
+        metrics["test"], metrics["test_as_held_out"], tables["test_labels"] = test
 
     write_tables(tables)
     write_plots(params, tables, truth, folds)
