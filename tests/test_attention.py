@@ -77,10 +77,7 @@ def test_squeeze_and_excitation_parameter_counts_are_the_papers(backbone: str, m
 )
 def test_cbam_operations_are_the_papers(backbone: str, plain: str, attended: str) -> None:
     assert f"{gflops(with_first_strides(imagenet(backbone, 'none'))):.3f}" == plain
-    network = with_first_strides(imagenet(backbone, "cbam"))
-    # As published, the MLP's last layer runs for each pooling; ours runs once on their sum.
-    spared = sum(part.excite.weight.numel() for part in network.modules() if isinstance(part, ChannelGate))
-    assert f"{gflops(network) + spared / 1e9:.3f}" == attended
+    assert f"{gflops(with_first_strides(imagenet(backbone, 'cbam'))):.3f}" == attended
 
 
 def with_first_strides(network: nn.Module) -> nn.Module:
@@ -273,5 +270,5 @@ def test_gradients_are_right(block: nn.Module) -> None:
     with torch.no_grad():
         for weight in block.parameters():
             weight.add_(torch.randn_like(weight) * 0.1)  # away from the zeros that some begin with
-    x = torch.randn(2, 16, 4, 4, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(1, 16, 3, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(block, (x,))

@@ -44,11 +44,8 @@ class ChannelGate(nn.Module):
 
     def forward(self, *pooled: Tensor) -> Tensor:
         """Pooled features, (B, C) each, to the gate (B, C)."""
-        hidden = F.relu(self.squeeze(torch.stack(pooled)))  # poolings, B, C/16
-        # The last layer is linear, so one product of the summed hidden units serves all poolings
-        # once the bias, which each of them counts, is multiplied.
-        logits = F.linear(hidden.sum(0), self.excite.weight, len(pooled) * self.excite.bias)  # B, C
-        return self.scale * torch.sigmoid(logits)
+        logits = self.excite(F.relu(self.squeeze(torch.stack(pooled))))  # poolings, B, C
+        return self.scale * torch.sigmoid(logits.sum(0))
 
 
 class SpatialGate(nn.Module):
