@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from pipeline import params
-from pipeline.labels import parse_target
+from pipeline.labels import LABELS, format_target, parse_target
 
 ROOT = Path(__file__).parent.parent
 
@@ -127,6 +127,15 @@ def test_the_submission_is_valid(project: Project) -> None:
     for predicted in submission["Predicted"]:
         ids = parse_target(predicted)
         assert list(ids) == sorted(ids)
+
+
+@pytest.mark.slow
+def test_the_test_images_as_new_ones_get_the_labels_of_the_submission(project: Project) -> None:
+    project.run(sys.executable, "-m", "pipeline.predict", "data/sample", "--out", "predictions.csv")
+    predicted = pd.read_csv(project.root / "predictions.csv", dtype={"id": str}).set_index("id")["labels"]
+    submission = pd.read_csv(project.root / "submission.csv", dtype=str).set_index("Id")["Predicted"]
+    ids = predicted[submission.index].map(lambda names: [LABELS.index(name) for name in names.split("; ")])
+    assert ids.map(format_target).tolist() == submission.tolist()
 
 
 @pytest.mark.slow

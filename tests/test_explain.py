@@ -15,7 +15,7 @@ from pipeline.atlas.folds import read_folds
 from pipeline.atlas.packed import open_images
 from pipeline.errors import InputError
 from pipeline.model import checkpoint
-from pipeline.model.maps import label_maps
+from pipeline.model.maps import DETAIL, label_maps
 from pipeline.model.network import Network
 from pipeline.scoring import maps
 from pipeline.stages import explain
@@ -58,7 +58,7 @@ def test_each_pair_is_drawn_by_the_weights_of_its_own_fold() -> None:
         network, _ = checkpoint.load(paths.model("tiny", int(row["fold"])))
         image = torch.from_numpy(images[row["row"]].transpose(2, 0, 1).copy())[None]
         label = torch.tensor([found.labels[position]])
-        expected = label_maps(network.eval(), image, label, explain.SIZE)
+        expected = label_maps(network.eval(), image, label, DETAIL)
         assert found.names.tolist() == list(expected)
         drawn = np.stack([kind[0].numpy() for kind in expected.values()])
         # Half a step of rounding, and what a batch of another size adds to it.

@@ -117,7 +117,7 @@ def test_every_fault_of_an_archive_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         packed(tmp_path / "source", tmp_path / "out")
     message = str(caught.value)
-    assert "source: 16 problems; nothing was packed" in message
+    assert "source: 16 problems; nothing was written" in message
     for where, what in [
         ("missing_green.png", "files are missing"),
         ("competition.zip/train/cut_red.png", "ends early"),

@@ -53,7 +53,7 @@ def test_a_bad_source_ends_in_one_message_and_leaves_nothing(project: Path) -> N
     write_zip(project / "data/bad/competition.zip", files)
     result = run("bad")
     assert result.returncode == 1
-    assert "error: data/bad: 2 problems; nothing was packed" in result.stderr
+    assert "error: data/bad: 2 problems; nothing was written" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (project / "data/packed").exists()
 

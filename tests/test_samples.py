@@ -129,7 +129,7 @@ def test_the_message_counts_every_kind_and_names_a_few() -> None:
     with pytest.raises(InputError) as caught:
         refuse(Path("data/a"), [*problems, Problem("y", "a damaged image: download it again")])
     assert str(caught.value).splitlines() == [
-        "data/a: 1,201 problems; nothing was packed",
+        "data/a: 1,201 problems; nothing was written",
         "  files are missing: look again",
         "    x0, x1, x2, x3, x4, and 1,195 more",
         "  a damaged image: download it again",

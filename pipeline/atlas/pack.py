@@ -162,7 +162,7 @@ def _file_name(archive: Archive, stem: str) -> str:
 
 def _read(archive: Archive, name: str) -> bytes:
     if name not in archive.members:
-        raise InputError("files are missing: download the archive again")
+        raise InputError("files are missing: place all four of the sample, or download the archive again")
     if name in archive.repeated:
         raise InputError("files are there more than once: leave one of each")
     return archive.members[name].read()

@@ -29,7 +29,7 @@ def refuse(folder: Path, problems: Iterable[Problem]) -> None:
     if not kinds:
         return
     total = sum(map(len, kinds.values()))
-    lines = [f"{folder}: {total:,} problem{'s' if total > 1 else ''}; nothing was packed"]
+    lines = [f"{folder}: {total:,} problem{'s' if total > 1 else ''}; nothing was written"]
     for what, places in kinds.items():
         more = f", and {len(places) - EXAMPLES:,} more" if len(places) > EXAMPLES else ""
         lines.append(f"  {what}\n    {', '.join(places[:EXAMPLES])}{more}")

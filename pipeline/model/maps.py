@@ -11,6 +11,9 @@ from torch.nn import functional as F
 from pipeline.model.attention import SpatialGate
 from pipeline.model.network import Network
 
+DETAIL = 96
+"""Pixels a side that show all there is: no map of a last stage holds more."""
+
 
 def label_maps(network: Network, images: Tensor, labels: Tensor, size: int) -> dict[str, Tensor]:
     """Every kind of map that a network has, for one label of each image.

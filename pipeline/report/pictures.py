@@ -31,13 +31,17 @@ def thumbnail(image: Image) -> str:
 
 
 def overlaid(image: Image, attention: npt.NDArray[np.uint8]) -> str:
-    """The protein of (S, S, 4) uint8 in gray, orange where the map (h, w) says that it is looked at, as a data URI."""
-    small = _small(image)
-    protein = composite(small)[..., [1]].astype(np.float64)
+    """The `overlay` of (S, S, 4) uint8 and a map, small and as a data URI."""
+    return data_uri(encode_webp(overlay(_small(image), attention), THUMB_QUALITY))
+
+
+def overlay(image: Image, attention: npt.NDArray[np.uint8]) -> Image:
+    """The protein of (S, S, 4) uint8 in gray, orange where the map (h, w) says that it is looked at, (S, S, 3)."""
+    protein = composite(image)[..., [1]].astype(np.float64)
     # The map's upper end is orange: the colours beyond are too pale to tell from the protein.
-    heat = matplotlib.colormaps["inferno"](0.72 * fit(attention, small.shape[0]) / 255)[..., :3] * 255
-    shown = 0.7 * protein + 0.75 * heat
-    return data_uri(encode_webp(shown.clip(0, 255).astype(np.uint8), THUMB_QUALITY))
+    heat = matplotlib.colormaps["inferno"](0.72 * fit(attention, image.shape[0]) / 255)[..., :3] * 255
+    shown: Image = (0.7 * protein + 0.75 * heat).clip(0, 255).astype(np.uint8)
+    return shown
 
 
 def channel_files(images: Mapping[str, Image]) -> dict[str, list[str]]:

@@ -16,12 +16,9 @@ from pipeline.atlas.images import shrink
 from pipeline.atlas.packed import open_images
 from pipeline.errors import InputError, run_stage
 from pipeline.model import checkpoint
-from pipeline.model.maps import label_maps
+from pipeline.model.maps import DETAIL, label_maps
 from pipeline.scoring.maps import Maps
 from pipeline.training import runtime
-
-SIZE = 96
-"""Pixels a side of the maps kept: no map of a last stage holds more detail."""
 
 
 def read_pairs() -> pd.DataFrame:
@@ -43,7 +40,7 @@ def read_pairs() -> pd.DataFrame:
 
 
 def draw(name: str, fold: int, pairs: pd.DataFrame) -> dict[str, npt.NDArray[np.uint8]]:
-    """The maps of the pairs of one fold, (n, SIZE, SIZE), by kind."""
+    """The maps of the pairs of one fold, (n, DETAIL, DETAIL), by kind."""
     network, recipe = checkpoint.load(paths.model(name, fold))
     network = network.to(runtime.device()).eval()
     images = {source: open_images(source) for source in pairs["source"].unique()}
@@ -52,7 +49,7 @@ def draw(name: str, fold: int, pairs: pd.DataFrame) -> dict[str, npt.NDArray[np.
     ]
     batch = torch.from_numpy(np.stack(shown).transpose(0, 3, 1, 2).copy()).to(runtime.device())
     labels = torch.tensor(pairs["label"].tolist()).to(runtime.device())
-    return {kind: to_bytes(found) for kind, found in label_maps(network, batch, labels, SIZE).items()}
+    return {kind: to_bytes(found) for kind, found in label_maps(network, batch, labels, DETAIL).items()}
 
 
 def to_bytes(maps: Tensor) -> npt.NDArray[np.uint8]:

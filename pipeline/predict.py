@@ -1,0 +1,132 @@
+"""Where the protein sits in new images: ``python -m pipeline.predict IMAGES... --models DIR --out FILE``.
+
+IMAGES are folders, zips or files, four a sample, named as the competition names them (ID_green.png, ID_blue.png,
+ID_red.png, ID_yellow.png) or JPEGs as the atlas serves them. All models and folds found below ``--models`` are
+averaged, over the views of params.yaml, and what comes out is blended, calibrated and decided as on the run's own test
+set. Without a run beside the models it is their mean, and one threshold for all labels.
+
+Reads the sections ``pack`` (size), ``tta`` and ``machine`` of params.yaml, the models, and blend/ beside their folder.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline import params
+from pipeline.atlas.archive import Archive
+from pipeline.atlas.images import Image, encode_png
+from pipeline.atlas.unpacked import batches, open_places, sample_ids
+from pipeline.errors import InputError, run_stage
+from pipeline.files import replacing
+from pipeline.labels import LABELS
+from pipeline.progress import say
+from pipeline.report.pictures import overlay
+from pipeline.scoring.calibration import Singles
+from pipeline.scoring.metrics import Bools
+from pipeline.scoring.rule import Rule
+from pipeline.scoring.stored import plain_rule, stored_rule
+from pipeline.training.ensemble import Ensemble, attention, find_models, load_models, predict
+
+THRESHOLD = 0.3
+"""Where neither a run nor the user gives one: a usual choice in this competition for models trained by focal loss."""
+
+SEPARATOR = "; "
+
+
+def choose_rule(folder: Path, found: dict[str, dict[int, Path]], threshold: float | None) -> Rule:
+    """The rule of the run that the models' folder belongs to, or the plain one with the user's threshold.
+
+    Raises:
+        InputError: the run's is damaged or for other models, or the threshold is not in 0..1.
+    """
+    if threshold is not None:
+        if not 0 <= threshold <= 1:
+            raise InputError(f"--threshold {threshold}: a probability is in 0..1")
+        return plain_rule(len(found), threshold)
+    rule = stored_rule(folder.absolute().parent, {model: list(folds) for model, folds in found.items()})
+    if rule is None:
+        say(f"no run beside {folder}: the models' uncalibrated mean, and the threshold {THRESHOLD} for all labels")
+        return plain_rule(len(found), THRESHOLD)
+    return rule
+
+
+def write_overlays(folder: Path, ensemble: Ensemble, ids: Sequence[str], images: Image, decisions: Bools) -> None:
+    """Write a PNG for each sample and label that was decided on, named by both."""
+    samples, labels = decisions.nonzero()
+    # As many at once as there are samples: a field can have many labels.
+    for start in range(0, len(samples), len(ids)):
+        part = slice(start, start + len(ids))
+        shown = images[samples[part]]
+        maps = attention(ensemble, shown, labels[part].tolist())
+        for sample, label, image, looked_at in zip(samples[part], labels[part], shown, maps, strict=True):
+            name = f"{ids[sample]}_{LABELS[label].replace(' ', '-')}.png"
+            (folder / name).write_bytes(encode_png(overlay(image, looked_at)))
+
+
+def table(ids: Sequence[str], predicted: Singles, decisions: Bools) -> pd.DataFrame:
+    """A row a sample: ``id``, the probability of each label by name, and ``labels``, the names of those decided on."""
+    rows = pd.DataFrame(predicted, columns=list(LABELS))
+    rows.insert(0, "id", list(ids))
+    rows["labels"] = [SEPARATOR.join(LABELS[label] for label in row.nonzero()[0]) for row in decisions]
+    return rows
+
+
+def predicted_tables(
+    archive: Archive, ensemble: Ensemble, rule: Rule, settings: params.Params, maps: Path | None
+) -> Iterator[pd.DataFrame]:
+    """The tables of all samples, batch by batch; with ``maps``, their overlays are written to that folder."""
+    for ids, images in batches(archive, sample_ids(archive), settings.pack.size, settings.machine.predict_batch):
+        _, predicted, decisions = rule.blend(predict(ensemble, images, settings.tta.views))
+        if maps is not None:
+            write_overlays(maps, ensemble, ids, images, decisions)
+        yield table(ids, predicted, decisions)
+
+
+def check_outputs(out: Path, maps: Path | None) -> None:
+    """Make sure that neither place to write to is in use by something of another kind, or by the other.
+
+    Raises:
+        InputError: the table's place is a folder or lies in that of the maps, or that of the maps is in use.
+    """
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder: name a file")
+    if maps is not None and maps.exists() and not (maps.is_dir() and not any(maps.iterdir())):
+        raise InputError(f"--maps {maps} is there already: name a new folder, or empty this one")
+    if maps in (out, *out.parents):
+        raise InputError(f"--out {out} lies in --maps {maps}: name a place beside it")
+
+
+def main() -> None:
+    """Predict the images that the command line names."""
+    parser = argparse.ArgumentParser(description="Tell where the protein sits in new images.")
+    parser.add_argument(
+        "images", metavar="IMAGES", nargs="+", type=Path, help="folders, zips, or files ID_green.png, ..."
+    )
+    parser.add_argument("--models", default=Path("models"), type=Path, help="a folder of models (default: models)")
+    parser.add_argument("--out", default=Path("predictions.csv"), type=Path, help="(default: predictions.csv)")
+    parser.add_argument("--maps", metavar="DIR", type=Path, help="draw where the networks looked into this new folder")
+    parser.add_argument(
+        "--threshold", type=float, help="of all labels, in place of what the run beside the models chose"
+    )
+    arguments = parser.parse_args()
+    settings = params.load()
+    out, maps = arguments.out.absolute(), arguments.maps and arguments.maps.absolute()
+    check_outputs(out, maps)
+    found = find_models(arguments.models)
+    rule = choose_rule(arguments.models, found, arguments.threshold)
+    ensemble = load_models(found, settings.pack.size)
+    with ExitStack() as stack:
+        archive = stack.enter_context(open_places(arguments.images))
+        file = stack.enter_context(replacing(out))
+        folder = stack.enter_context(replacing(maps)) if maps else None
+        if folder:
+            folder.mkdir()
+        for number, rows in enumerate(predicted_tables(archive, ensemble, rule, settings, folder)):
+            rows.to_csv(file, mode="a", header=number == 0, index=False, float_format="%.6f", lineterminator="\n")
+
+
+if __name__ == "__main__":
+    run_stage(main)
