@@ -1,0 +1,134 @@
+"""What each start of the gates does to fine-tuning: ``python -m benchmarks.starts``.
+
+A network without attention is trained on one simulated competition. Its weights then start networks on another one
+(other cells, other antibodies): plain, and with CBAM, whose gates begin at 1 (``init: identity``) or as published
+(``init: paper``, near a half, which damps every residual branch of the weights). The table shows the held-out figures
+before the first step and after each of a few epochs, for several seeds that share the data.
+
+The last line is JSON: what each start reads before the first step and at the end. The images are simulated.
+"""
+
+import argparse
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from benchmarks.interleaved import report
+from pipeline import params
+from pipeline.atlas.augment import augmentation
+from pipeline.atlas.batches import Samples
+from pipeline.labels import format_target
+from pipeline.model import checkpoint
+from pipeline.model.network import Network
+from pipeline.model.pretrained import start_from_weights
+from pipeline.progress import say, track
+from pipeline.simulate.archive import in_order
+from pipeline.simulate.competition import plan
+from pipeline.simulate.render import render
+from pipeline.training import history
+from pipeline.training.fit import Epoch, fit
+from pipeline.training.predict import probabilities
+from pipeline.training.resume import States
+
+STARTS = {
+    "plain": {"attention": "none", "init": "identity"},
+    "identity": {"attention": "cbam", "init": "identity"},
+    "paper": {"attention": "cbam", "init": "paper"},
+}
+CHANNELS = (24, 48, 96, 192)
+SOURCE = "simulated"
+MACHINE = params.Machine(workers=0, predict_batch=64)
+
+Halves = tuple[pd.DataFrame, pd.DataFrame, npt.NDArray[np.uint8]]
+
+
+def simulate(settings: params.Sample) -> Halves:
+    """A competition's training samples, its test samples with their truth, and the images (N, S, S, 4) of both."""
+    entries = plan(settings)
+    drawn = in_order(partial(render, settings=settings), entries, os.cpu_count() or 1)
+    images = np.stack(list(track(drawn, "simulate", total=len(entries))))
+    table = pd.DataFrame(
+        {
+            "source": SOURCE,
+            "row": range(len(entries)),
+            "target": [format_target(entry.labels) for entry in entries],
+            "split": [entry.split for entry in entries],
+        }
+    )
+    return table[table["split"] == "train"], table[table["split"] == "test"], images
+
+
+def train(recipe: params.Model, halves: Halves) -> tuple[Network, list[history.Row]]:
+    """Train on the first half, and judge on the second, before the first step and after each epoch."""
+    rest, held_out, images = halves
+    by_source = {SOURCE: images}
+    training = Samples(rest, by_source, recipe.size, change=augmentation(recipe.augment, recipe.size), seed=recipe.seed)
+    judged = Samples(held_out, by_source, recipe.size)
+    prior, truth = training.targets.mean(dim=0), judged.targets.numpy() > 0
+    torch.manual_seed(recipe.seed)
+    network = Network(recipe)
+    light = images[rest["row"].to_numpy()].reshape(-1, images.shape[-1]) / 255
+    network.start_from(prior, torch.from_numpy(light.mean(axis=0)), torch.from_numpy(light.std(axis=0)))
+    start_from_weights(network, recipe)
+    rows: list[history.Row] = []
+
+    def on_epoch(epoch: Epoch, predicted: npt.NDArray[np.float32]) -> str:
+        rows.append(history.judge(epoch, predicted, truth, prior.numpy(), recipe))
+        return history.line(rows[-1], recipe.epochs)
+
+    untrained = [judged.batch([(0, position, 0) for position in range(len(judged))])]
+    on_epoch(Epoch(-1, 0, 0, 0), probabilities(network.eval(), untrained, precision=recipe.precision))
+    with tempfile.TemporaryDirectory() as folder:
+        return fit(network, training, judged, recipe, MACHINE, on_epoch, States(Path(folder) / "cell", "run")), rows
+
+
+def main(sample: params.Sample, base: params.Model, epochs: int, seeds: int) -> pd.DataFrame:
+    """Train once, fine-tune from it with every start and seed, and print the learning curves."""
+    first = simulate(sample)
+    second = simulate(sample.model_copy(update={"seed": sample.seed + 1000}))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "plain.safetensors"
+        plain = base.model_copy(update=STARTS["plain"])
+        checkpoint.save(weights, train(plain, first)[0], plain)
+        for seed in range(seeds):
+            for start, settings in STARTS.items():
+                say(f"{start}, seed {seed}")
+                update = {**settings, "pretrained": str(weights), "epochs": epochs, "seed": seed}
+                for row in train(base.model_copy(update=update), second)[1]:
+                    figures = {"loss": row.held_out_loss, "mAP": row.held_out_mean_average_precision}
+                    rows += [{"start": start, "epoch": row.epoch + 1, "seed": seed, **figures}]
+    found = (
+        pd.DataFrame(rows)
+        .groupby(["start", "epoch"], sort=False)
+        .agg(loss=("loss", "mean"), mAP=("mAP", "mean"), SD=("mAP", "std"))
+        .reset_index()
+    )
+    ends = {start: found.loc[found["start"] == start, "mAP"].iloc[[0, -1]].round(4).tolist() for start in STARTS}
+    report(found, {"n": len(second[1]), "seeds": seeds, "mean_average_precision_first_and_last": ends})
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=96, help="pixels")
+    parser.add_argument("--train", type=int, default=480, help="training samples of each competition")
+    parser.add_argument("--epochs", type=int, default=6, help="of fine-tuning; the first network trains twice as long")
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    settings = params.load()
+    main(
+        settings.sample.model_copy(update={"train": arguments.train, "test": 200, "size": arguments.size}),
+        next(iter(settings.models.values())).model_copy(
+            # No moving average: it would show the start for longer than the network remembers it.
+            update={"channels": CHANNELS, "size": arguments.size, "epochs": 2 * arguments.epochs, "ema_decay": 0.0}
+        ),
+        arguments.epochs,
+        arguments.seeds,
+    )
