@@ -1,0 +1,69 @@
+"""The notebooks run from top to bottom on a finished run, and are committed without what they showed."""
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from nbclient import NotebookClient
+
+from pipeline import paths
+from pipeline.atlas.packed import read_index
+from pipeline.labels import LABELS
+from pipeline.model import checkpoint
+from pipeline.model.network import Network
+from pipeline.params import load
+from pipeline.scoring import blend
+from pipeline.scoring.blend import Blend
+from tests.models import TINY
+from tests.runs import SIDE, write_run
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+STARTS = {"01_data": ".", "02_folds_and_score": "notebooks", "03_attention_maps": "notebooks"}
+"""Where each is started from."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with its networks and its decisions on the test set."""
+    root = tmp_path_factory.mktemp("run")
+    (root / "notebooks").mkdir()
+    shutil.copy(ROOT / "params.yaml", root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        write_run()
+        params, index = load(), read_index(load().data.sources[0])
+        ids = index.loc[index["split"] == "test", "id"].to_numpy(dtype=np.str_)
+        random = np.random.default_rng(0).random((len(ids), len(LABELS))).astype(np.float32)
+        Blend(ids, random, random, random > 0.5).save(blend.TEST)
+        recipe = TINY.model_copy(update={"size": SIDE})
+        for model in params.models:
+            for fold in params.folds.ids:
+                torch.manual_seed(fold)
+                checkpoint.save(paths.model(model, fold), Network(recipe), recipe)
+    return root
+
+
+def test_each_is_run() -> None:
+    assert [path.stem for path in NOTEBOOKS] == list(STARTS)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs_to_its_end(folder: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder / STARTS[path.stem])}}).execute()
+    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in shown) >= 3
+    assert not [output["text"] for output in shown if output.get("name") == "stderr"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_is_committed_without_outputs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
