@@ -99,7 +99,7 @@ def train(cell: Cell) -> Trained:
         found.append(probabilities)
         return f"{recipe.attention}, {recipe.head}, seed {recipe.seed}, fold {cell.fold}"
 
-    machine = params.Machine(workers=0, predict_batch=64)
+    machine = params.Machine(workers=0, predict_batch=64, save_minutes=60)
     with tempfile.TemporaryDirectory() as folder:
         states = States(Path(folder) / "cell", "run")
         network = fit(network, training, Samples(held_out, images, recipe.size), recipe, machine, keep, states)

@@ -1,7 +1,7 @@
 """Killed at random moments, does the pipeline end in the same bytes? ``python -m benchmarks.interrupt``.
 
 A clone of this repository runs a tiny simulated competition from simulate to submit, once undisturbed. Then
-`dvc repro` is started, killed with its whole process group at a random moment (SIGKILL, and some SIGINT) and
+`dvc repro` is started, killed with its whole process group at a random moment (SIGKILL, and some SIGINT or SIGTERM) and
 started again, until all the kills are spent; every run that ends, and the last one, which is left alone, is
 compared with the undisturbed run byte by byte. At last a run is killed in training, the model's seed is changed,
 and the next run compared with an undisturbed one of that seed: a state of other parameters must not be used.
@@ -50,7 +50,7 @@ def write_params(path: Path, seed: int) -> None:
     settings["pack"]["size"] = 128
     settings["folds"]["ids"] = [0, 1]
     settings["tta"]["views"] = ["identity", "flip"]
-    settings["machine"]["workers"] = 0
+    settings["machine"] |= {"workers": 0, "save_minutes": 0}
     with path.open("w", encoding="utf-8") as file:
         yaml.dump(settings, file)
 
@@ -126,7 +126,7 @@ def stale(folder: Path, expected: dict[str, str]) -> int:
     reset(folder)
     write_params(folder / "params.yaml", seed=0)
     process = start(folder)
-    while not list((folder / SAVED).rglob("epoch-*")):
+    while not list((folder / SAVED).rglob("epoch-*.pt")):
         if process.poll() is not None:
             raise RuntimeError("the run ended before training saved a state")
         time.sleep(0.1)
@@ -145,7 +145,8 @@ def main(kills: int, interrupts: int) -> dict[str, int]:
         write_params(quiet / "params.yaml", seed=1)
         other = finish(quiet)
         harassed = clone(Path(name) / "harassed", seed=0)
-        signals = [signal.SIGKILL] * kills + [signal.SIGINT] * interrupts
+        signals = [signal.SIGKILL] * kills + [signal.SIGINT, signal.SIGTERM] * (interrupts // 2)
+        signals += [signal.SIGINT] * (interrupts % 2)
         random.Random(1).shuffle(signals)
         ended, different = harass(harassed, expected, signals, longest)
         figures = {
@@ -161,6 +162,6 @@ def main(kills: int, interrupts: int) -> dict[str, int]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="by SIGKILL")
-    parser.add_argument("--interrupts", type=int, default=5, help="by SIGINT, as Ctrl-C")
+    parser.add_argument("--interrupts", type=int, default=5, help="by SIGINT, as Ctrl-C, and SIGTERM")
     arguments = parser.parse_args()
     main(arguments.kills, arguments.interrupts)

@@ -184,6 +184,7 @@ class Machine(Section):
 
     workers: Annotated[int, Field(ge=0)] | Literal["auto"]
     predict_batch: Count
+    save_minutes: Annotated[float, Field(ge=0)]
 
 
 class Params(Section):

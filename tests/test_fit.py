@@ -1,27 +1,35 @@
 """Training: it learns, the same way each time, and stops where the loss is lost."""
 
 import dataclasses
+import importlib.metadata
+import os
+import signal
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from pipeline import params
-from pipeline.atlas.batches import Samples
-from pipeline.errors import InputError
+from pipeline.atlas.batches import Image, Samples
+from pipeline.errors import InputError, Stopped
 from pipeline.model.network import Network
 from pipeline.training import history
-from pipeline.training.average import moving_average
+from pipeline.training import run as run_module
+from pipeline.training.average import MovingAverage
 from pipeline.training.fit import Epoch, fit
 from pipeline.training.predict import probabilities
-from pipeline.training.resume import States, fingerprint
+from pipeline.training.resume import PACKAGES, States, fingerprint
 from tests.models import TINY
 
-MACHINE = params.Machine(workers=0, predict_batch=16)
+MACHINE = params.Machine(workers=0, predict_batch=16, save_minutes=60)
+DROPPING = TINY.model_copy(update={"dropout": 0.5, "epochs": 4})
 
 
 def two_patterns(count: int) -> Samples:
@@ -34,9 +42,14 @@ def two_patterns(count: int) -> Samples:
 
 
 def run(
-    model: params.Model = TINY, workers: int = 0, states: States | None = None, stop_after: int | None = None
+    model: params.Model = TINY,
+    states: States | None = None,
+    stop_after: int | None = None,
+    change: Callable[[Image, int], Image] | None = None,
+    **machine: float,
 ) -> tuple[list[history.Row], npt.NDArray[np.float32]]:
     training, held_out = two_patterns(32), two_patterns(16)
+    training.change = held_out.change = change
     torch.manual_seed(model.seed)
     network = Network(model)
     prior = training.targets.mean(dim=0)
@@ -49,11 +62,9 @@ def run(
             raise KeyboardInterrupt
         return history.line(rows[-1], model.epochs)
 
-    machine = MACHINE.model_copy(update={"workers": workers})
     with tempfile.TemporaryDirectory() as folder:
-        trained = fit(
-            network, training, held_out, model, machine, on_epoch, states or States(Path(folder) / "cell", "run")
-        )
+        states = states or States(Path(folder) / "cell", "run")
+        trained = fit(network, training, held_out, model, MACHINE.model_copy(update=machine), on_epoch, states)
     batch, _ = held_out.batch([(0, position, 0) for position in range(16)])
     return rows, probabilities(trained, [(batch, held_out.targets)], precision="fp32")
 
@@ -70,11 +81,14 @@ def test_it_learns_two_patterns(capsys: pytest.CaptureFixture[str]) -> None:
     assert "images_per_second" not in history.table(rows).columns
 
 
+# Four are more than the cores of a small machine.
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
 def test_runs_are_identical_with_any_number_of_workers() -> None:
     short = TINY.model_copy(update={"epochs": 2, "dropout": 0.5})
-    (rows, first), (again, second), (_, with_workers) = run(short), run(short), run(short, workers=2)
+    (rows, first), (again, second) = run(short), run(short)
     np.testing.assert_array_equal(first, second)
-    np.testing.assert_array_equal(first, with_workers)
+    for workers in (2, 4):
+        np.testing.assert_array_equal(first, run(short, workers=workers)[1])
     assert history.table(rows).equals(history.table(again))
 
 
@@ -87,26 +101,74 @@ def test_looking_less_often_at_the_held_out_fold_changes_no_weight() -> None:
 
 @pytest.mark.parametrize("damaged", [False, True])
 def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, damaged: bool) -> None:
-    model = TINY.model_copy(update={"dropout": 0.5})
-    whole, states = run(model), States(tmp_path / "cell", "run")
+    whole, states = run(DROPPING), States(tmp_path / "cell", "run")
     with pytest.raises(KeyboardInterrupt):
-        run(model, states=states, stop_after=3)
+        run(DROPPING, states=states, stop_after=3)
     saved = sorted(states.folder.iterdir())
-    assert [path.name[:11] for path in saved] == ["epoch-00001", "epoch-00002"]
+    assert [path.name[:24] for path in saved] == ["epoch-00002-step-0000000", "epoch-00003-step-0000000"]
     if damaged:
         saved[-1].write_bytes(saved[-1].read_bytes()[:-100])
     state = states.newest()
     assert state is not None
-    assert state["epochs"] == (2 if damaged else 3)
-    resumed = run(model, states=states)
+    assert state["epoch"] == (2 if damaged else 3)
+    resumed = run(DROPPING, states=states)
     np.testing.assert_array_equal(whole[1], resumed[1])
     assert history.table(whole[0]).equals(history.table(resumed[0]))
     states.remove()
     assert not states.cell.exists()
 
 
+class SignalAtDraw:
+    """An augmentation that changes nothing, and sends this process a signal when it has seen some images."""
+
+    def __init__(self, by: signal.Signals, draws: int) -> None:
+        self.by, self.left = by, draws
+
+    def __call__(self, image: Image, _seed: int) -> Image:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.by)
+        return image
+
+
+@pytest.mark.parametrize(
+    ("by", "draws", "saved"),
+    # An epoch loads four batches of 8 images to learn from, and 16 held-out ones; the signal comes while one is loaded.
+    [(signal.SIGTERM, 48 + 8 + 1, (1, 2)), (signal.SIGINT, 1, (0, 1)), (signal.SIGINT, 48 + 32 + 1, (1, 4))],
+)
+def test_a_signal_saves_after_the_step_and_the_run_goes_on_to_the_same_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], by: signal.Signals, draws: int, saved: tuple[int, int]
+) -> None:
+    whole, states = run(DROPPING), States(tmp_path / "cell", "run")
+    with pytest.raises(Stopped) as stopped:
+        run(DROPPING, states=states, change=SignalAtDraw(by, draws))
+    assert stopped.value.by == by
+    assert f"{saved[0]} epochs and {saved[1]} steps are saved in {states.folder}" in capsys.readouterr().err
+    state = states.newest()
+    assert state is not None
+    assert (state["epoch"], state["step"]) == saved
+    loaded = SignalAtDraw(by, 1000)
+    resumed = run(DROPPING, states=states, change=loaded)
+    assert 1000 - loaded.left == (4 - saved[0]) * 48 - saved[1] * 8 + 16  # none that was learned from; 16 by `run`
+    np.testing.assert_array_equal(whole[1], resumed[1])
+    assert history.table(whole[0]).equals(history.table(resumed[0]))
+
+
+def test_a_run_saves_within_an_epoch_as_often_as_asked(tmp_path: Path) -> None:
+    saved = []
+
+    class Noted(States):
+        def save(self, epoch: int, step: int, state: dict[str, Any]) -> None:
+            saved.append((epoch, step, len(state["losses"])))
+            super().save(epoch, step, state)
+
+    run(TINY.model_copy(update={"epochs": 2}), states=Noted(tmp_path / "cell", "run"), save_minutes=0)
+    steps = [(epoch, step, step) for epoch in (0, 1) for step in (1, 2, 3, 4)]
+    assert saved == sorted([*steps, (1, 0, 0), (2, 0, 0)])
+
+
 def test_states_of_another_run_are_not_found_and_make_room(tmp_path: Path) -> None:
-    States(tmp_path / "cell", "one").save(0, {"epochs": 1})
+    States(tmp_path / "cell", "one").save(1, 0, {"epoch": 1})
     other = States(tmp_path / "cell", "two")
     assert other.newest() is None
     assert list(other.cell.iterdir()) == []
@@ -122,23 +184,49 @@ def test_a_run_is_named_by_its_parameters_and_the_content_of_its_files(tmp_path:
     assert name != fingerprint("batch_size 8", [file])
 
 
-def test_a_lost_loss_stops_and_names_the_step() -> None:
-    with pytest.raises(InputError, match=r"the loss is (nan|inf) at step \d+ \(epoch \d\): lower"):
-        run(TINY.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30}))
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_run_is_named_by_the_versions_of_what_computes_it(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    name, version = fingerprint("", []), importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda asked: "0" if asked == package else version(asked))
+    assert name != fingerprint("", [])
+
+
+def test_a_lost_loss_stops_and_names_the_step_however_late_it_is_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    messages = []
+    for look_every in (1, 3, 50):
+        monkeypatch.setattr(run_module, "LOOK_EVERY", look_every)
+        states = States(tmp_path / "cell", "run")
+        with pytest.raises(InputError, match=r"the loss is (nan|inf) at step \d+ \(epoch \d\): lower") as stopped:
+            run(TINY.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30}), states=states)
+        messages.append(str(stopped.value))
+        assert states.newest() is None  # nothing that is lost is ever saved
+    assert len(set(messages)) == 1
 
 
 def test_the_average_of_weights_follows_its_definition() -> None:
     network = Network(TINY)
-    average = moving_average(network, 0.9)
-    weight = next(iter(network.parameters()))
-    expected = None
+    average = MovingAverage(network, 0.15)
+    norm = next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+    averaged = next(module for module in average.network.modules() if isinstance(module, nn.BatchNorm2d))
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    expected = 0.0
     for step in range(4):
         with torch.no_grad():
-            weight.fill_(float(step))
-        average.update_parameters(network)
-        decay = min(0.9, (1 + step) / (10 + step))
-        expected = float(step) if expected is None else decay * expected + (1 - decay) * step
-    assert next(iter(average.module.parameters())).flatten()[0].item() == pytest.approx(expected)
+            norm.weight.fill_(float(step))
+            norm.running_var.fill_(float(step))
+            norm.num_batches_tracked.fill_(step)
+        average.update(step)
+        decay = min(0.15, (1 + step) / (10 + step)) if step else 0
+        expected = decay * expected + (1 - decay) * step
+    assert averaged.weight[0].item() == pytest.approx(expected)
+    assert averaged.running_var is not None
+    assert averaged.running_var[0].item() == pytest.approx(expected)
+    assert averaged.num_batches_tracked == 3
+    assert norm.weight[0].item() == 3
+    assert not averaged.training
 
 
 def test_views_are_averaged_as_probabilities() -> None:

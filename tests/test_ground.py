@@ -1,6 +1,8 @@
 """The ground floor: targets, atomic writes, and how a stage ends."""
 
 import errno
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import InputError, run_stage
+from pipeline.errors import InputError, Stopped, run_stage
 from pipeline.files import replacing
 from pipeline.labels import LABELS, format_target, parse_target, target_matrix
 
@@ -59,12 +61,25 @@ def fail_with(error: BaseException) -> None:
         (InputError("x.png: broken: download it again"), "error: x.png: broken: download it again"),
         (OSError(errno.ENOSPC, "No space left on device", "a.npy"), "error: a.npy: No space left on device: free some"),
         (KeyboardInterrupt(), 130),
+        (Stopped(signal.SIGTERM), 143),
     ],
 )
 def test_the_users_problems_end_in_a_message(error: BaseException, code: str | int) -> None:
     with pytest.raises(SystemExit) as ended:
         run_stage(lambda: fail_with(error))
     assert ended.value.code == code or str(ended.value.code).startswith(str(code))
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_stage_with_its_code_and_no_traceback(
+    by: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(by)
+    with pytest.raises(SystemExit) as ended:
+        run_stage(lambda: os.kill(os.getpid(), by))
+    assert ended.value.code == 128 + by
+    assert capsys.readouterr().err.startswith(f"stopped by {by.name}: nothing half-written was kept")
+    assert signal.getsignal(by) == before
 
 
 def test_our_own_defects_keep_their_traceback() -> None:

@@ -1,5 +1,6 @@
 """From packed images to batches of uint8 tensors, the same ones whatever the number of workers."""
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -79,6 +80,8 @@ class Samples(Dataset[Batch]):
 class Draws(Sampler[list[Draw]]):
     """Batches of draws, in an order that the seed and ``epoch`` decide, or in that of the table.
 
+    ``begin`` leaves out that many batches of the epoch, without loading them.
+
     Args:
         factors: (N,) how often an epoch shows each sample, on average.
         batch_size: samples in a batch.
@@ -100,6 +103,7 @@ class Draws(Sampler[list[Draw]]):
         self.shuffle_seed = shuffle_seed
         self.drop_last = drop_last
         self.epoch = 0
+        self.begin = 0
 
     def __iter__(self) -> Iterator[list[Draw]]:
         order = np.arange(self.samples)
@@ -110,7 +114,7 @@ class Draws(Sampler[list[Draw]]):
             positions = draw(self.factors, random.integers(2**20) / 2**20)
             order = random.permutation(self.samples)
         before = np.arange(self.samples) - np.searchsorted(positions, positions)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
+        for start in range(self.begin * self.batch_size, len(self) * self.batch_size, self.batch_size):
             chosen = order[start : start + self.batch_size]
             yield [(self.epoch, int(positions[i]), int(before[i])) for i in chosen]
 
@@ -123,7 +127,7 @@ class Draws(Sampler[list[Draw]]):
 def training_batches(
     samples: Samples, batch_size: int, workers: int, repeat: params.Repeat
 ) -> tuple[DataLoader[Batch], Draws]:
-    """Shuffled batches without the incomplete last one; set ``draws.epoch`` before each pass."""
+    """Shuffled batches without the incomplete last one; set ``draws.epoch`` and ``draws.begin`` before each pass."""
     factors = repeat_factors(samples.targets.numpy() > 0, repeat.below, repeat.most)
     draws = Draws(factors, batch_size, shuffle_seed=samples.seed, drop_last=True)
     return _loader(samples, draws, workers), draws
@@ -144,7 +148,15 @@ def _loader(samples: Samples, draws: Draws, workers: int) -> DataLoader[Batch]:
         pin_memory=torch.cuda.is_available(),
         # The loader draws a number from its generator; with one of its own it leaves the network's untouched.
         generator=torch.Generator(),
+        worker_init_fn=_leave_stopping_to_the_parent,
     )
+
+
+def _leave_stopping_to_the_parent(_worker: int) -> None:
+    # A signal to the whole process group must not take the batches away before the step is over and saved.
+    # Workers end with their parent, however it ends.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:  # the loader's type, which knows lists of samples only

@@ -1,6 +1,7 @@
-"""What an interrupted training goes on from: its state at the end of an epoch."""
+"""What an interrupted training goes on from: its state after a step."""
 
 import hashlib
+import importlib.metadata
 import io
 import shutil
 from collections.abc import Iterable
@@ -14,6 +15,9 @@ from pipeline.files import replacing
 
 KEPT = 2
 """The newest state, and the one before in case the newest is damaged."""
+
+PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "albumentations")
+"""Another version of one of these may compute other bytes."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,13 @@ class States:
         """Where this run's states are."""
         return self.cell / self.run
 
-    def save(self, epoch: int, state: dict[str, Any]) -> None:
-        """Save what epochs up to ``epoch`` led to; the file's name carries the digest of its content."""
+    def save(self, epoch: int, step: int, state: dict[str, Any]) -> None:
+        """Save what the steps up to ``step`` of ``epoch`` led to; the file's name carries its content's digest."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
-        with replacing(self.folder / f"epoch-{epoch:05d}-{hashlib.sha256(content).hexdigest()}.pt") as temporary:
+        name = f"epoch-{epoch:05d}-step-{step:07d}-{hashlib.sha256(content).hexdigest()}.pt"
+        with replacing(self.folder / name) as temporary:
             temporary.write_bytes(content)
         for old in self._newest_first()[KEPT:]:
             old.unlink()
@@ -66,13 +71,14 @@ class States:
 
 
 def fingerprint(described: str, files: Iterable[Path]) -> str:
-    """Name a run by everything that its result depends on.
+    """Name a run by everything that its result depends on, the versions of what computes it included.
 
     Args:
         described: its parameters, in words that change when one of them does.
         files: its data and its code; read whole.
     """
-    digest = hashlib.sha256(f"{described}\n{torch.__version__}\n{torch.cuda.is_available()}\n".encode())
+    versions = [importlib.metadata.version(package) for package in PACKAGES]
+    digest = hashlib.sha256(f"{described}\n{versions}\n{torch.cuda.is_available()}\n".encode())
     for path in files:
         digest.update(f"{path}\n{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()[:16]
