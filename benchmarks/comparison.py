@@ -35,7 +35,7 @@ from pipeline.atlas.folds import read_folds
 from pipeline.atlas.packed import channel_statistics, open_images, read_index
 from pipeline.labels import target_matrix
 from pipeline.model.network import Network
-from pipeline.progress import track
+from pipeline.progress import say, track
 from pipeline.scoring.crossfit import cross_fit
 from pipeline.scoring.metrics import Bools, Floats
 from pipeline.scoring.paired import difference
@@ -95,11 +95,12 @@ def train(cell: Cell) -> Trained:
     network.start_from(training.targets.mean(dim=0), torch.from_numpy(mean), torch.from_numpy(std))
     found: list[npt.NDArray[np.float32]] = []
 
-    def keep(_: Epoch, probabilities: npt.NDArray[np.float32]) -> str:
+    def keep(epoch: Epoch, probabilities: npt.NDArray[np.float32]) -> float:
         found.append(probabilities)
-        return f"{recipe.attention}, {recipe.head}, seed {recipe.seed}, fold {cell.fold}"
+        say(f"{recipe.attention}, {recipe.head}, seed {recipe.seed}, fold {cell.fold}: loss {epoch.train_loss:.4f}")
+        return epoch.train_loss
 
-    machine = params.Machine(workers=0, predict_batch=64, save_minutes=60)
+    machine = params.Machine(workers=0, predict_batch=64, save_minutes=60, tensorboard=False)
     with tempfile.TemporaryDirectory() as folder:
         states = States(Path(folder) / "cell", "run")
         network = fit(network, training, Samples(held_out, images, recipe.size), recipe, machine, keep, states)

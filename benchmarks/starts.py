@@ -43,7 +43,7 @@ STARTS = {
 }
 CHANNELS = (24, 48, 96, 192)
 SOURCE = "simulated"
-MACHINE = params.Machine(workers=0, predict_batch=64)
+MACHINE = params.Machine(workers=0, predict_batch=64, save_minutes=60, tensorboard=False)
 
 Halves = tuple[pd.DataFrame, pd.DataFrame, npt.NDArray[np.uint8]]
 
@@ -78,12 +78,14 @@ def train(recipe: params.Model, halves: Halves) -> tuple[Network, list[history.R
     start_from_weights(network, recipe)
     rows: list[history.Row] = []
 
-    def on_epoch(epoch: Epoch, predicted: npt.NDArray[np.float32]) -> str:
+    def on_epoch(epoch: Epoch, predicted: npt.NDArray[np.float32]) -> float:
         rows.append(history.judge(epoch, predicted, truth, prior.numpy(), recipe))
-        return history.line(rows[-1], recipe.epochs)
+        say(history.line(rows[-1], recipe.epochs))
+        return rows[-1].held_out_loss
 
     untrained = [judged.batch([(0, position, 0) for position in range(len(judged))])]
-    on_epoch(Epoch(-1, 0, 0, 0), probabilities(network.eval(), untrained, precision=recipe.precision))
+    before = Epoch(images_per_second=0, data_wait=0, memory_gb=0, epoch=-1, learning_rate=0, train_loss=0)
+    on_epoch(before, probabilities(network.eval(), untrained, precision=recipe.precision))
     with tempfile.TemporaryDirectory() as folder:
         return fit(network, training, judged, recipe, MACHINE, on_epoch, States(Path(folder) / "cell", "run")), rows
 

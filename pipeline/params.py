@@ -128,12 +128,15 @@ class Model(Section):
     epochs: Count
     evaluate_every: Count
     batch_size: Annotated[int, Field(ge=2)]
+    accumulate: Count
     learning_rate: Positive
     weight_decay: Annotated[float, Field(ge=0)]
     warmup: Share
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    keep: Literal["last", "best_loss"]
     clip_norm: Positive
     precision: Literal["auto", "fp32", "bf16"]
+    compile: bool
     augment: Augment
     seed: Seed
 
@@ -185,6 +188,7 @@ class Machine(Section):
     workers: Annotated[int, Field(ge=0)] | Literal["auto"]
     predict_batch: Count
     save_minutes: Annotated[float, Field(ge=0)]
+    tensorboard: bool
 
 
 class Params(Section):

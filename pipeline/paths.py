@@ -37,6 +37,16 @@ def history(name: str, fold: int) -> Path:
     return Path("history") / name / f"fold-{fold}.csv"
 
 
+def log(name: str, fold: int) -> Path:
+    """The learning curve as it grows, with what was measured: beside the run, like all of ``logs/``."""
+    return Path("logs") / f"{name}-{fold}.jsonl"
+
+
+def tensorboard(name: str, fold: int) -> Path:
+    """The same for TensorBoard, if asked for."""
+    return Path("logs") / "tensorboard" / f"{name}-{fold}"
+
+
 def predictions(name: str, fold: int) -> Path:
     """Held-out and test probabilities of one model and fold."""
     return Path("predictions") / name / f"fold-{fold}.npz"

@@ -1,7 +1,8 @@
 """Train one model without one fold.
 
 Reads data/folds.csv and the packed images; writes models/<model>/fold-K.safetensors and
-history/<model>/fold-K.csv. The state at every epoch's end waits in ``.resume/train/`` until the run has ended.
+history/<model>/fold-K.csv. The run's state waits in ``.resume/train/`` until it has ended; its log is
+logs/<model>-<fold>.jsonl.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,8 @@ from pipeline.files import replacing
 from pipeline.model import checkpoint
 from pipeline.model.network import Network
 from pipeline.model.pretrained import start_from_weights
-from pipeline.training import history
+from pipeline.progress import say
+from pipeline.training import history, log
 from pipeline.training.fit import Epoch, fit
 from pipeline.training.resume import States, fingerprint
 
@@ -48,9 +50,16 @@ def main() -> None:
 
     rows: list[history.Row] = []
 
-    def on_epoch(epoch: Epoch, probabilities: npt.NDArray[np.float32]) -> str:
-        rows.append(history.judge(epoch, probabilities, judged.targets.numpy() > 0, prior.numpy(), recipe))
-        return history.line(rows[-1], recipe.epochs)
+    show = log.tensorboard(paths.tensorboard(name, fold)) if settings.machine.tensorboard else None
+
+    def on_epoch(epoch: Epoch, probabilities: npt.NDArray[np.float32]) -> float:
+        row = history.judge(epoch, probabilities, judged.targets.numpy() > 0, prior.numpy(), recipe)
+        rows.append(row)
+        say(history.line(row, recipe.epochs))
+        log.write_lines(paths.log(name, fold), rows)
+        if show is not None:
+            show(row)
+        return row.held_out_loss
 
     states = States(paths.RESUME / "train" / f"{name}-{fold}", run_fingerprint(recipe, fold, images))
     network = fit(network, training, judged, recipe, settings.machine, on_epoch, states)

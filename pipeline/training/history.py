@@ -13,6 +13,7 @@ from pipeline import params
 from pipeline.model.losses import objective
 from pipeline.scoring.counts import curve_macro_f1
 from pipeline.training.fit import Epoch
+from pipeline.training.meter import Cost
 
 Floats = npt.NDArray[np.float32]
 
@@ -54,10 +55,12 @@ def line(row: Row, epochs: int) -> str:
     return (
         f"epoch {row.epoch + 1:>3}/{epochs}  loss {row.train_loss:.4f}  held-out loss {row.held_out_loss:.4f}  "
         f"macro-F1 {row.held_out_macro_f1:.3f}  mAP {row.held_out_mean_average_precision:.3f}  "
-        f"{row.images_per_second:.0f} images/s"
+        f"rate {row.learning_rate:.1e}  {row.images_per_second:.0f} images/s  "
+        f"waited {row.data_wait:.0%}  {row.memory_gb:.1f} GB"
     )
 
 
 def table(rows: list[Row]) -> pd.DataFrame:
-    """The learning curve, one row an epoch: what is a function of parameters and data, so not the speed."""
-    return pd.DataFrame([dataclasses.asdict(row) for row in rows]).drop(columns="images_per_second")
+    """The learning curve, one row an epoch: what is a function of parameters and data, so not the cost."""
+    measured = [field.name for field in dataclasses.fields(Cost)]
+    return pd.DataFrame([dataclasses.asdict(row) for row in rows]).drop(columns=measured)

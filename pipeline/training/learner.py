@@ -1,5 +1,6 @@
 """One step of learning: forward, loss, backward, optimizer, moving average."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ class Learner:
         self.optimizer = torch.optim.AdamW(_groups(self.network, recipe.weight_decay), fused=True)
         self.recipe = recipe
         self.steps_an_epoch = steps_an_epoch
+        self._forward = torch.compile(self.network) if recipe.compile else self.network
         self._weights = list(self.network.parameters())
         self._criterion = objective(recipe, prior)
 
@@ -39,18 +41,25 @@ class Learner:
         steps = self.steps_an_epoch * self.recipe.epochs
         return learning_rate(step, steps=steps, peak=self.recipe.learning_rate, warmup=self.recipe.warmup)
 
-    def learn(self, batch: Batch, step: int) -> Tensor:
-        """Learn from images (B, 4, S, S) uint8 and targets (B, 28); return the loss, on the device."""
+    def learn(self, batches: Sequence[Batch], step: int) -> Tensor:
+        """Learn from some batches as from one; return their mean loss, on the device.
+
+        Batch norm sees each batch alone, and so do the losses that are no mean over samples (soft F1, Lovász).
+
+        Args:
+            batches: images (B, 4, S, S) uint8 and targets (B, 28) each, with as many samples one as the other.
+            step: counted from the start of the run; with the seed, decides the dropout.
+        """
         # Dropout is the only randomness in here; it must not depend on what ran before this step.
         torch.manual_seed(int(np.random.SeedSequence((self.recipe.seed, step)).generate_state(1)[0]))
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
-        loss = self._backward(*batch)
+        losses = torch.stack([self._backward(batch, 1 / len(batches)) for batch in batches])
         nn.utils.clip_grad_norm_(self._weights, self.recipe.clip_norm, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update(step)
-        return loss
+        return losses.sum()
 
     def state_dict(self) -> dict[str, Any]:
         """All that the steps so far have left behind."""
@@ -66,11 +75,11 @@ class Learner:
         self.average.network.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def _backward(self, images: Tensor, targets: Tensor) -> Tensor:
-        device = runtime.device()
+    def _backward(self, batch: Batch, share: float) -> Tensor:
+        (images, targets), device = batch, runtime.device()
         with runtime.autocast(self.recipe.precision):
-            logits = self.network(images.to(device, non_blocking=True))  # B, 28
-        loss = self._criterion(logits, targets.to(device, non_blocking=True))
+            logits = self._forward(images.to(device, non_blocking=True))  # B, 28
+        loss = self._criterion(logits, targets.to(device, non_blocking=True)) * share
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import InputError, Stopped
+from pipeline.model.network import Network
 from pipeline.progress import say
 from pipeline.training.learner import Learner
 from pipeline.training.resume import States
@@ -33,6 +34,7 @@ class Run:
         step: steps taken in the one that has not.
         losses: of those steps, as far as they were looked at.
         judged: the figures of each epoch looked at, and its held-out probabilities (N, 28).
+        best: the lowest held-out loss and the averaged network's weights at the time, where those are to be kept.
     """
 
     learner: Learner
@@ -42,6 +44,7 @@ class Run:
     step: int = 0
     losses: list[float] = field(default_factory=list)
     judged: list[tuple[dict[str, Any], Tensor]] = field(default_factory=list)
+    best: tuple[float, dict[str, Tensor]] | None = None
     _unseen: list[Tensor] = field(default_factory=list)
     _saved: float = field(default_factory=time.monotonic)
     _stop: signal.Signals | None = None
@@ -74,6 +77,20 @@ class Run:
         if len(self._unseen) == LOOK_EVERY:
             self.look()
         self.pause()
+
+    def judge(self, figures: dict[str, Any], probabilities: Tensor, held_out_loss: float) -> None:
+        """Note what an epoch led to, and its weights if they are the best so far and those are to be kept."""
+        self.judged.append((figures, probabilities))
+        if self.learner.recipe.keep == "best_loss" and (self.best is None or held_out_loss < self.best[0]):
+            weights = self.learner.average.network.state_dict()
+            self.best = held_out_loss, {name: value.clone() for name, value in weights.items()}
+
+    def kept(self) -> Network:
+        """The averaged network as it is now, or as it was best."""
+        network = self.learner.average.network
+        if self.best is not None:
+            network.load_state_dict(self.best[1])
+        return network
 
     def end_epoch(self) -> None:
         """Begin the next epoch, save, and stop where a signal came.
@@ -123,7 +140,7 @@ class Run:
     def save(self) -> None:
         """Save all of it."""
         self.look()
-        state = {name: getattr(self, name) for name in ("epoch", "step", "losses", "judged")}
+        state = {name: getattr(self, name) for name in ("epoch", "step", "losses", "judged", "best")}
         self.states.save(self.epoch, self.step, state | {"learner": self.learner.state_dict()})
         self._saved = time.monotonic()
 
