@@ -185,27 +185,40 @@ class LocalSelfAttention(nn.Module):
         """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         batch, _, height, width = x.shape
         q, k, v = self.project(x).view(batch, 3, HEADS, -1, height, width).unbind(1)  # B, heads, D, H, W each
-        q = q.flatten(3).transpose(2, 3)[..., None, :]  # B, heads, HW, 1, D
-        k, v = _neighbours(k), _neighbours(v)  # B, heads, HW, D, 49
-        logits = q @ (k + self._offsets())  # B, heads, HW, 1, 49
-        outside = _neighbours(torch.ones(1, 1, 1, height, width, device=x.device)) == 0
-        weights = logits.masked_fill(outside, -torch.inf).softmax(dim=-1)
-        y = (weights @ v.transpose(3, 4))[..., 0, :]  # B, heads, HW, D
-        out: Tensor = self.pool(y.transpose(2, 3).reshape(batch, -1, height, width))
+        k, v = _padded(k), _padded(v)
+        # Offset by offset, on shifted views: laying the neighbourhoods out takes 49 times the memory and twice the
+        # time.
+        content = torch.stack([(q * neighbour).sum(2) for neighbour in _shifts(k)], dim=2)  # B, heads, 49, H, W
+        logits = content + torch.einsum("bhdyx,hdn->bhnyx", q, self._offsets())
+        inside = torch.stack(_shifts(_padded(torch.ones(height, width, device=x.device))))  # 49, H, W
+        weights = logits.masked_fill(inside == 0, -torch.inf).softmax(dim=2)[:, :, :, None]
+        y = torch.zeros_like(q)
+        for weight, neighbour in zip(weights.unbind(2), _shifts(v), strict=True):
+            y = torch.addcmul(y, weight, neighbour)
+        out: Tensor = self.pool(y.reshape(batch, -1, height, width))
         return out
 
     def _offsets(self) -> Tensor:
-        """Embeddings of the 49 offsets, (heads, 1, D, 49), row by row."""
+        """Embeddings of the 49 offsets, (heads, D, 49), row by row."""
         rows = self.rows.expand(-1, -1, -1, NEIGHBOURHOOD)
         columns = self.columns.expand(-1, -1, NEIGHBOURHOOD, -1)
-        return torch.cat((rows, columns), dim=1).flatten(2)[:, None]
+        return torch.cat((rows, columns), dim=1).flatten(2)
 
 
-def _neighbours(x: Tensor) -> Tensor:
-    """The 7x7 neighbourhood of every position, (B, heads, D, H, W) to (B, heads, HW, D, 49); 0 beyond the image."""
-    reach = NEIGHBOURHOOD // 2
-    windows = F.pad(x, (reach,) * 4).unfold(3, NEIGHBOURHOOD, 1).unfold(4, NEIGHBOURHOOD, 1)  # ..., H, W, 7, 7
-    return windows.flatten(5).flatten(3, 4).transpose(2, 3)
+def _padded(x: Tensor) -> Tensor:
+    """(..., H, W) with zeros around, as far as a neighbourhood reaches."""
+    return F.pad(x, (NEIGHBOURHOOD // 2,) * 4)
+
+
+def _shifts(padded: Tensor) -> list[Tensor]:
+    """What stands at each of the 49 offsets from every position, row by row: views (..., H, W)."""
+    reach = NEIGHBOURHOOD - 1
+    height, width = padded.shape[-2] - reach, padded.shape[-1] - reach
+    return [
+        padded[..., row : row + height, column : column + width]
+        for row in range(NEIGHBOURHOOD)
+        for column in range(NEIGHBOURHOOD)
+    ]
 
 
 GATES: dict[str, type[Channel] | type[Spatial] | type[CBAM]] = {"channel": Channel, "spatial": Spatial, "cbam": CBAM}
