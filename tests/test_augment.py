@@ -4,9 +4,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from albumentations.augmentations.geometric.functional import create_affine_transformation_matrix
 
 from pipeline import params
-from pipeline.atlas.augment import augmentation
+from pipeline.atlas.augment import Move, affine, augmentation
 from pipeline.atlas.images import warp
 from tests.models import TINY
 
@@ -83,3 +84,28 @@ def test_every_direction_is_seen() -> None:
     rows, columns = np.mgrid[:33, :33] - 16
     angles = [np.degrees(np.arctan2((s * rows).sum(), (s * columns).sum())) for s in seen]
     assert np.histogram(angles, bins=8, range=(-180, 180))[0].min() > 20
+
+
+def test_the_matrix_is_that_of_the_librarys_own_affine_change() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        scale, shear, shift, centre = random.uniform((0.5, -0.4, -20, 0), (2, 0.4, 20, 50), (2, 4)).T
+        angle = random.uniform(-np.pi, np.pi)
+        expected = create_affine_transformation_matrix(
+            translate=dict(zip("xy", shift, strict=True)),
+            shear=dict(zip("xy", np.degrees(shear), strict=True)),
+            scale=dict(zip("xy", scale, strict=True)),
+            rotate=np.degrees(angle),
+            shift=(centre[0], centre[1]),
+        )
+        np.testing.assert_allclose(affine(scale, angle, shear, shift, centre), expected[:2], atol=1e-9)
+
+
+def test_half_the_images_are_mirrored_and_none_is_stretched_beyond_the_zoom() -> None:
+    move = Move(zoom=1.25, shift=0, shear=0)
+    move.set_random_seed(0)
+    draws = [move.get_params_dependent_on_data({"shape": (32, 32, 4)}, {})["matrix"][:, :2] for _ in range(400)]
+    mirrored = np.mean([np.linalg.det(matrix) < 0 for matrix in draws])
+    assert mirrored == pytest.approx(0.5, abs=0.1)
+    stretches = np.linalg.svd(draws, compute_uv=False)
+    assert (stretches.min(), stretches.max()) == (pytest.approx(0.8, abs=0.01), pytest.approx(1.25, abs=0.01))
