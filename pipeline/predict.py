@@ -1,9 +1,9 @@
 """Where the protein sits in new images: ``python -m pipeline.predict IMAGES... --models DIR --out FILE``.
 
 IMAGES are folders, zips or files, four a sample, named as the competition names them (ID_green.png, ID_blue.png,
-ID_red.png, ID_yellow.png) or JPEGs as the atlas serves them. All models and folds found below ``--models`` are
-averaged, over the views of params.yaml, and what comes out is blended, calibrated and decided as on the run's own test
-set. Without a run beside the models it is their mean, and one threshold for all labels.
+ID_red.png, ID_yellow.png) or JPEGs as the atlas serves them. The models below ``--models`` are
+averaged over their folds and the views of params.yaml, and what comes out is blended, calibrated and decided as on the
+run's own test set. Without a run beside the models it is the mean of them all, and one threshold for all labels.
 
 Reads the sections ``pack`` (size), ``tta`` and ``machine`` of params.yaml, the models, and blend/ beside their folder.
 """
@@ -28,7 +28,7 @@ from pipeline.scoring.calibration import Singles
 from pipeline.scoring.metrics import Bools
 from pipeline.scoring.rule import Rule
 from pipeline.scoring.stored import plain_rule, stored_rule
-from pipeline.training.ensemble import Ensemble, attention, find_models, load_models, predict
+from pipeline.training.ensemble import Ensemble, Found, attention, find_models, load_models, predict
 
 THRESHOLD = 0.3
 """Where neither a run nor the user gives one: a usual choice in this competition for models trained by focal loss."""
@@ -36,21 +36,31 @@ THRESHOLD = 0.3
 SEPARATOR = "; "
 
 
-def choose_rule(folder: Path, found: dict[str, dict[int, Path]], threshold: float | None) -> Rule:
-    """The rule of the run that the models' folder belongs to, or the plain one with the user's threshold.
+def choose_rule(folder: Path, found: Found, threshold: float | None) -> tuple[Rule, Found]:
+    """What decides, and the weight files that it takes, in its order.
+
+    That is the rule of the run to which the models' folder belongs, or else the plain one with the user's threshold.
 
     Raises:
-        InputError: the run's is damaged or for other models, or the threshold is not in 0..1.
+        InputError: the run's is damaged or needs models that are not there, or the threshold is not in 0..1.
     """
     if threshold is not None:
         if not 0 <= threshold <= 1:
             raise InputError(f"--threshold {threshold}: a probability is in 0..1")
-        return plain_rule(len(found), threshold)
-    rule = stored_rule(folder.absolute().parent, {model: list(folds) for model, folds in found.items()})
-    if rule is None:
+        return plain_rule(len(found), threshold), found
+    stored = stored_rule(folder.absolute().parent)
+    if stored is None:
         say(f"no run beside {folder}: the models' uncalibrated mean, and the threshold {THRESHOLD} for all labels")
-        return plain_rule(len(found), THRESHOLD)
-    return rule
+        return plain_rule(len(found), THRESHOLD), found
+    there = {(model, fold) for model, by_fold in found.items() for fold in by_fold}
+    needed = [(model, fold) for model, folds in stored.members.items() for fold in folds]
+    if missing := sorted(set(needed) - there):
+        raise InputError(
+            f"{folder} lacks {_listed(missing)}, on which the run beside it decides: run dvc repro, or give --threshold"
+        )
+    if others := sorted(there - set(needed)):
+        say(f"left alone, as the run beside {folder} does not decide on them: {_listed(others)}")
+    return stored.rule, {model: {fold: found[model][fold] for fold in own} for model, own in stored.members.items()}
 
 
 def write_overlays(folder: Path, ensemble: Ensemble, ids: Sequence[str], images: Image, decisions: Bools) -> None:
@@ -85,6 +95,10 @@ def predicted_tables(
         yield table(ids, predicted, decisions)
 
 
+def _listed(cells: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{model} fold {fold}" for model, fold in cells)
+
+
 def check_outputs(out: Path, maps: Path | None) -> None:
     """Make sure that neither place to write to is in use by something of another kind, or by the other.
 
@@ -116,8 +130,8 @@ def main() -> None:
     out, maps = arguments.out.absolute(), arguments.maps and arguments.maps.absolute()
     check_outputs(out, maps)
     found = find_models(arguments.models)
-    rule = choose_rule(arguments.models, found, arguments.threshold)
-    ensemble = load_models(found, settings.pack.size)
+    rule, used = choose_rule(arguments.models, found, arguments.threshold)
+    ensemble = load_models(used, settings.pack.size)
     with ExitStack() as stack:
         archive = stack.enter_context(open_places(arguments.images))
         file = stack.enter_context(replacing(out))

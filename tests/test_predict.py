@@ -1,7 +1,6 @@
 """New images: the probabilities and decisions that the run itself would give them, whole or not at all."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -128,8 +127,18 @@ def test_the_run_beside_the_models_decides(run: Predict) -> None:
         believed = expit(2 * (0.75 * logit(found["large"]) + 0.25 * logit(found["small"])) - 1)
         np.testing.assert_allclose(table.loc[row, list(LABELS)].to_numpy(float), believed, atol=5e-6)
         assert table["labels"][row].split("; ") == [LABELS[label] for label in np.flatnonzero(believed >= thresholds)]
-    shutil.rmtree("models/large")
-    with pytest.raises(InputError, match="but the models are small"):
+
+
+def test_the_run_says_which_models_decide(run: Predict, capsys: pytest.CaptureFixture[str]) -> None:
+    rule = {"blend": "logits", "weights": {"small": 1.0}, "slope": 1.0, "offsets": [0.0] * len(LABELS)}
+    paths.BLEND.mkdir()
+    content = {**rule, "thresholds": [0.5] * len(LABELS), "by_fold": {"0": {}, "1": {}}}
+    (paths.BLEND / "decisions.json").write_text(json.dumps(content))
+    table = run("new")
+    assert "does not decide on them: large fold 0, large fold 1" in capsys.readouterr().err
+    np.testing.assert_allclose(table.loc[0, list(LABELS)].to_numpy(float), expected("a")["small"], atol=5e-6)
+    paths.model("small", 1).unlink()
+    with pytest.raises(InputError, match="models lacks small fold 1, on which the run"):
         run("new")
 
 

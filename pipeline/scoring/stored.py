@@ -1,7 +1,8 @@
 """A finished run's way from several models' probabilities to decisions, read back for samples it never saw."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,36 +18,46 @@ from pipeline.scoring.mixture import Mixture
 from pipeline.scoring.rule import Rule
 
 
-def stored_rule(run: Path, members: Mapping[str, Sequence[int]]) -> Rule | None:
+@dataclass(frozen=True)
+class StoredRule:
+    """A rule read back.
+
+    Attributes:
+        rule: as it was used on the run's test set.
+        members: the folds of each model whose mean probabilities it takes, in its order.
+    """
+
+    rule: Rule
+    members: Mapping[str, Sequence[int]]
+
+
+def stored_rule(run: Path) -> StoredRule | None:
     """The rule that a run used on its test set, or None where it has left none.
 
     Args:
-        run: the run's folder, in which ``blend/`` and ``models/`` stand.
-        members: the folds of each model whose probabilities it will be given, in their order.
+        run: the run's folder, in which ``blend/`` and, for ranks, ``predictions/`` stand.
 
     Raises:
-        InputError: the file is damaged, or the rule is for other models or folds.
+        InputError: a file is damaged, or the predictions that ranks are taken among are missing.
     """
     path = run / DECISIONS
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        weights, folds = content["weights"], {int(fold) for fold in content["by_fold"]}
+        weights, folds = content["weights"], sorted(int(fold) for fold in content["by_fold"])
         calibration = Calibration(float(content["slope"]), np.array(content["offsets"], np.float64))
         thresholds, kind = np.array(content["thresholds"], np.float64), content["blend"]
+        if thresholds.shape != (len(LABELS),) or calibration.offsets.shape != (len(LABELS),):
+            raise ValueError(f"not {len(LABELS)} thresholds and offsets")
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is damaged ({error}): run dvc repro in {run.resolve()}, or give --threshold"
         ) from None
-    if set(weights) != set(members) or any(set(own) != folds for own in members.values()):
-        raise InputError(
-            f"{path} is for {_listed(dict.fromkeys(weights, folds))}, but the models are {_listed(members)}: "
-            "run dvc repro, name the models it is for, or give --threshold"
-        )
-    shares = np.array([weights[model] for model in members], np.float64)
+    members = dict.fromkeys(weights, folds)
     reference = _held_out(run, members) if kind == "ranks" else np.empty((len(members), 0, len(LABELS)))
-    return Rule(Mixture(kind, shares, reference), calibration, thresholds)
+    mixture = Mixture(kind, np.array(list(weights.values()), np.float64), reference)
+    return StoredRule(Rule(mixture, calibration, thresholds), members)
 
 
 def plain_rule(models: int, threshold: float) -> Rule:
@@ -63,7 +74,3 @@ def _held_out(run: Path, members: Mapping[str, Sequence[int]]) -> Floats:
         order = np.argsort(np.concatenate([part.held_out_ids for part in found]))
         stacked.append(np.concatenate([part.held_out for part in found])[order])
     return np.stack(stacked)
-
-
-def _listed(members: Mapping[str, Iterable[int]]) -> str:
-    return ", ".join(f"{model} (folds {', '.join(map(str, sorted(folds)))})" for model, folds in members.items())

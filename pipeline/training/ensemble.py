@@ -37,14 +37,17 @@ class Member:
 Ensemble = dict[str, list[Member]]
 """The networks of each model, one a fold."""
 
+Found = dict[str, dict[int, Path]]
+"""Weight files by model and fold."""
 
-def find_models(folder: Path) -> dict[str, dict[int, Path]]:
+
+def find_models(folder: Path) -> Found:
     """The weight files below a folder by model, the folder they stand in, and fold.
 
     Raises:
         InputError: there is none, or the name of one does not tell its fold.
     """
-    found: dict[str, dict[int, Path]] = {}
+    found: Found = {}
     for path in sorted(folder.absolute().rglob(f"{FOLD}*.safetensors")):
         fold = path.stem.removeprefix(FOLD)
         if not (fold.isascii() and fold.isdigit()):
@@ -55,11 +58,11 @@ def find_models(folder: Path) -> dict[str, dict[int, Path]]:
     return found
 
 
-def load_models(found: dict[str, dict[int, Path]], size: int) -> Ensemble:
+def load_models(found: Found, size: int) -> Ensemble:
     """Load all networks, onto the device.
 
     Args:
-        found: as by `find_models`.
+        found: the weight files.
         size: side in pixels of the images they will be given.
 
     Raises:
