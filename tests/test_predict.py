@@ -243,6 +243,14 @@ def test_models_that_do_not_fit_are_refused(run: Predict) -> None:
         path.write_bytes(paths.model("small", 0).read_bytes().replace(b"Nucleoli", b"Nucleoly"))
     with pytest.raises(InputError, match="its labels are not this version's"):
         run("new", "--models", "other")
+    for old, new, fault in (
+        (b"dropout", b"dropaut", r"parameters .* \(dropout"),
+        (b"bn1.bias", b"bn1.bies", "weights do not fit"),
+    ):
+        with replacing(Path("other/large/fold-0.safetensors")) as path:
+            path.write_bytes(paths.model("small", 0).read_bytes().replace(old, new))
+        with pytest.raises(InputError, match=fault):
+            run("new", "--models", "other")
 
 
 def test_the_command_ends_with_a_message_and_code_1(folder: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -17,6 +18,8 @@ from pipeline.model.network import Network
 
 DESCRIPTION = "description"
 """The key of the file's metadata: a JSON object with labels, channels, model (its section) and version."""
+
+OTHER_VERSION = "train it again, or use the code that wrote it"
 
 
 def save(path: Path, network: Network, model: params.Model) -> None:
@@ -37,13 +40,20 @@ def load(path: Path) -> tuple[Network, params.Model]:
     """Read a network written by ``save``, in evaluation mode, with the section it was trained by.
 
     Raises:
-        InputError: the file is missing, damaged, or was trained on other labels or channels.
+        InputError: the file is missing, damaged, was trained on other labels or channels, or by code whose models
+            have other parameters or weights.
     """
     weights, description = read(path)
     check_labels(description, path)
-    model = params.Model.model_validate_json(json.dumps(description["model"]))
-    network = Network(model)
-    network.load_state_dict(weights)
+    try:
+        model = params.Model.model_validate_json(json.dumps(description["model"]))
+        network = Network(model)
+        network.load_state_dict(weights)
+    except ValidationError as error:
+        keys = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors())
+        raise InputError(f"{path}: its parameters are not this version's ({keys}): {OTHER_VERSION}") from None
+    except RuntimeError:
+        raise InputError(f"{path}: its weights do not fit this version's networks: {OTHER_VERSION}") from None
     return network.eval(), model
 
 
