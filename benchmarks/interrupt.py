@@ -12,13 +12,16 @@ The last line is JSON: ``kills``, ``different_files`` and ``stale_resumes``.
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from hashlib import blake2b
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,9 @@ from benchmarks.interleaved import report
 OUTPUTS = ("models", "predictions", "blend", "submission.csv")
 MADE = (*OUTPUTS, "data/packed", "data/folds.csv", "history", ".resume", ".dvc/cache", "data/sample/competition.zip")
 SAVED = ".resume/train"
+AIMS = ("pack", "train", "tta", "ensemble")
+STAGES = 9
+"""How many a run has: simulate, pack, folds, two cells of train and of tta, ensemble, submit."""
 
 
 def clone(folder: Path, seed: int) -> Path:
@@ -62,7 +68,7 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             ["dvc", "repro", "submit"],
             cwd=folder,
-            env=os.environ | {"PATH": beside},
+            env=os.environ | {"PATH": beside, "PYTHONUNBUFFERED": "1"},  # or the log would lag behind
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -105,20 +111,54 @@ def reset(folder: Path) -> None:
     subprocess.run(["git", "checkout", "--quiet", "--", "*.lock"], cwd=folder, check=True)
 
 
-def harass(folder: Path, expected: dict[str, str], signals: list[signal.Signals], longest: float) -> tuple[int, int]:
-    """Kill a run again and again; return how many runs came to their end and how many files differed in those."""
-    moments, ended, different = random.Random(0), 0, 0
-    for how in signals:
-        process = start(folder)
-        try:
-            while process.wait(timeout=moments.uniform(2, longest)) == 0:  # sooner than the kill: start afresh
-                ended, different = ended + 1, different + differing(digests(folder), expected)
-                reset(folder)
-                process = start(folder)
-            raise RuntimeError((folder / "repro.log").read_text(errors="replace")[-2000:])
-        except subprocess.TimeoutExpired:
-            stop(process, how)
-    return ended + 1, different + differing(finish(folder), expected)
+def begun(log: str) -> list[str]:
+    """The stages that a log of `dvc repro` says were started, without their cells."""
+    return re.findall(r"^Running stage '(?:.*:)?(\w+)", log, re.MULTILINE)
+
+
+def catch(folder: Path, aim: str, delay: float) -> tuple[subprocess.Popen[bytes], str | None]:
+    """Start a run and wait until a stage has been going for a while.
+
+    Returns:
+        The run, and the stage that is going; None if the run has ended.
+
+    Raises:
+        RuntimeError: the run failed.
+    """
+    log = folder / "repro.log"
+    log.unlink(missing_ok=True)
+    process, seen = start(folder), float("inf")
+    while process.poll() is None:
+        stages = begun(log.read_text(errors="replace"))
+        if aim in stages:
+            seen = min(seen, time.monotonic())
+        if time.monotonic() > seen + delay:
+            return process, stages[-1]
+        time.sleep(0.02)
+    if process.returncode:
+        raise RuntimeError(log.read_text(errors="replace")[-2000:])
+    return process, None
+
+
+def harass(
+    folder: Path, expected: dict[str, str], signals: list[signal.Signals], longest: float
+) -> tuple[Counter[tuple[str, str]], int, int]:
+    """Kill a run again and again.
+
+    Returns:
+        How often each stage was killed by each signal, how many runs came to their end, and how many files differed
+        in those.
+    """
+    moments, killed, ended, different = random.Random(0), Counter[tuple[str, str]](), 0, 0
+    for how, aim in zip(signals, islice(cycle(AIMS), len(signals)), strict=True):
+        process, stage = catch(folder, aim, moments.uniform(0, longest))
+        while stage is None:  # that stage is done already, or was too quick: start afresh
+            ended, different = ended + 1, different + differing(digests(folder), expected)
+            reset(folder)
+            process, stage = catch(folder, aim, moments.uniform(0, longest))
+        stop(process, how)
+        killed[stage, how.name] += 1
+    return killed, ended + 1, different + differing(finish(folder), expected)
 
 
 def stale(folder: Path, expected: dict[str, str]) -> int:
@@ -145,15 +185,15 @@ def main(kills: int, interrupts: int) -> dict[str, int]:
         write_params(quiet / "params.yaml", seed=1)
         other = finish(quiet)
         harassed = clone(Path(name) / "harassed", seed=0)
-        signals = [signal.SIGKILL] * kills + [signal.SIGINT, signal.SIGTERM] * (interrupts // 2)
-        signals += [signal.SIGINT] * (interrupts % 2)
+        signals = [signal.SIGKILL] * kills + list(islice(cycle([signal.SIGINT, signal.SIGTERM]), interrupts))
         random.Random(1).shuffle(signals)
-        ended, different = harass(harassed, expected, signals, longest)
+        killed, ended, different = harass(harassed, expected, signals, longest / STAGES)
         figures = {
             "kills": len(signals),
             "different_files": different,
             "stale_resumes": int(stale(harassed, other) > 0),
         }
+    print(pd.Series(killed, name="kills").rename_axis(["stage", "signal"]).unstack(fill_value=0).to_string())
     row = {"undisturbed, s": longest, "files compared": ended * len(expected), "runs that ended": ended, **figures}
     report(pd.DataFrame([row]), figures)
     return figures

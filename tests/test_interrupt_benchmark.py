@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from benchmarks.interrupt import differing, digests, stop
+from benchmarks.interrupt import begun, differing, digests, stop
 
 
 def test_a_missing_an_added_and_a_changed_file_differ(tmp_path: Path) -> None:
@@ -20,6 +20,13 @@ def test_a_missing_an_added_and_a_changed_file_differ(tmp_path: Path) -> None:
     assert set(one) == {"models/a/fold-0", "submission.csv"}
     assert differing(one, one) == 0
     assert differing(one, two) == differing(two, one) == 2
+
+
+def test_the_stage_that_is_going_is_read_from_the_log() -> None:
+    log = (
+        "Running stage 'data/sample/dvc.yaml:simulate':\n> python\nStage 'pack' is cached\nRunning stage 'tta@a-b-0':\n"
+    )
+    assert begun(log) == ["simulate", "tta"]
 
 
 def alive(process: int) -> bool:
