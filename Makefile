@@ -6,12 +6,18 @@ BIN := .venv/bin
 export DVC_NO_ANALYTICS := true
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: repro test lint check
+.PHONY: repro train-parallel test lint check
 
 repro: .venv/run.stamp
 	$(BIN)/python -m pipeline.params
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 	$(BIN)/python -m pipeline.summary
+
+# The cells of train and tta side by side on Ray, each with a GPU, or with CPUS cores where there is none.
+CPUS ?= 1
+train-parallel: .venv/cluster.stamp
+	$(BIN)/python -m pipeline.params
+	PATH="$(CURDIR)/$(BIN):$$PATH" RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pipeline.cluster --cpus $(CPUS)
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n auto
@@ -34,6 +40,10 @@ check: lint test
 	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements.txt -c requirements.lock
 	@touch $@
 
-.venv/dev.stamp: requirements.txt requirements-dev.txt requirements.lock | .venv/bin/uv
+.venv/cluster.stamp: requirements.txt requirements-cluster.txt requirements.lock | .venv/bin/uv
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements-cluster.txt -c requirements.lock
+	@touch $@
+
+.venv/dev.stamp: requirements.txt requirements-cluster.txt requirements-dev.txt requirements.lock | .venv/bin/uv
 	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements-dev.txt -c requirements.lock
 	@touch $@
