@@ -100,7 +100,7 @@ def train(cell: Cell) -> Trained:
         say(f"{recipe.attention}, {recipe.head}, seed {recipe.seed}, fold {cell.fold}: loss {epoch.train_loss:.4f}")
         return epoch.train_loss
 
-    machine = params.Machine(workers=0, predict_batch=64, save_minutes=60, tensorboard=False)
+    machine = params.Machine(workers=0, predict_batch=64, devices="auto", save_minutes=60, tensorboard=False)
     with tempfile.TemporaryDirectory() as folder:
         states = States(Path(folder) / "cell", "run")
         network = fit(network, training, Samples(held_out, images, recipe.size), recipe, machine, keep, states)

@@ -43,7 +43,7 @@ STARTS = {
 }
 CHANNELS = (24, 48, 96, 192)
 SOURCE = "simulated"
-MACHINE = params.Machine(workers=0, predict_batch=64, save_minutes=60, tensorboard=False)
+MACHINE = params.Machine(workers=0, predict_batch=64, devices="auto", save_minutes=60, tensorboard=False)
 
 Halves = tuple[pd.DataFrame, pd.DataFrame, npt.NDArray[np.uint8]]
 

@@ -187,6 +187,7 @@ class Machine(Section):
 
     workers: Annotated[int, Field(ge=0)] | Literal["auto"]
     predict_batch: Count
+    devices: Count | Literal["auto"]
     save_minutes: Annotated[float, Field(ge=0)]
     tensorboard: bool
 

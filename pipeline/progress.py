@@ -22,14 +22,16 @@ class _LogLines:
         sys.stderr.flush()
 
 
-def track(items: Iterable[T], what: str, *, total: int | None = None, unit: str = "samples") -> "tqdm[T]":
-    """Iterate over ``items``, showing how many are done, the rate and the time left on stderr."""
-    return _bar(items, what, total, unit)
+def track(
+    items: Iterable[T], what: str, *, total: int | None = None, unit: str = "samples", shown: bool = True
+) -> "tqdm[T]":
+    """Iterate over ``items``, showing how many are done, the rate and the time left on stderr if ``shown``."""
+    return _bar(items, what, total, unit, shown)
 
 
-def count(what: str, *, total: int, unit: str = "samples") -> "tqdm[NoReturn]":
+def count(what: str, *, total: int, unit: str = "samples", shown: bool = True) -> "tqdm[NoReturn]":
     """The same for work that is no iteration: a context manager whose ``update(n)`` says that n more are done."""
-    return _bar(None, what, total, unit)
+    return _bar(None, what, total, unit, shown)
 
 
 def say(line: str) -> None:
@@ -37,7 +39,7 @@ def say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-def _bar(items: Iterable[T] | None, what: str, total: int | None, unit: str) -> "tqdm[T]":
+def _bar(items: Iterable[T] | None, what: str, total: int | None, unit: str, shown: bool) -> "tqdm[T]":
     live = sys.stderr.isatty()
     return tqdm(  # type: ignore[return-value]  # the stubs know only the case with items
         items,
@@ -48,4 +50,5 @@ def _bar(items: Iterable[T] | None, what: str, total: int | None, unit: str) -> 
         mininterval=0.1 if live else LOG_INTERVAL_S,
         bar_format=None if live else "{desc}: {n_fmt}/{total_fmt}{unit}, {rate_fmt}, {remaining} left",
         dynamic_ncols=live,
+        disable=not shown,
     )

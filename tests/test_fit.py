@@ -31,7 +31,7 @@ from pipeline.training.predict import probabilities
 from pipeline.training.resume import PACKAGES, States, fingerprint
 from tests.models import TINY
 
-MACHINE = params.Machine(workers=0, predict_batch=16, save_minutes=60, tensorboard=False)
+MACHINE = params.Machine(workers=0, predict_batch=16, devices="auto", save_minutes=60, tensorboard=False)
 DROPPING = TINY.model_copy(update={"dropout": 0.5, "epochs": 4})
 
 
@@ -244,6 +244,7 @@ def test_states_of_another_run_are_not_found_and_make_room(tmp_path: Path) -> No
     States(tmp_path / "cell", "one").save(1, 0, {"epoch": 1})
     other = States(tmp_path / "cell", "two")
     assert other.newest() is None
+    other.remove_others()
     assert list(other.cell.iterdir()) == []
 
 

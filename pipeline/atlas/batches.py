@@ -1,5 +1,6 @@
 """From packed images to batches of uint8 tensors, the same ones whatever the number of workers."""
 
+import math
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -87,6 +88,7 @@ class Draws(Sampler[list[Draw]]):
         batch_size: samples in a batch.
         shuffle_seed: None for the table's order.
         drop_last: leave out the incomplete last batch, unless there is no other.
+        share: (which, of how many) processes this is: together their batches hold what one process's would.
     """
 
     def __init__(
@@ -96,12 +98,14 @@ class Draws(Sampler[list[Draw]]):
         *,
         shuffle_seed: int | None = None,
         drop_last: bool = False,
+        share: tuple[int, int] = (0, 1),
     ):
         self.factors = factors
         self.samples = round(float(factors.sum()))
         self.batch_size = batch_size
         self.shuffle_seed = shuffle_seed
         self.drop_last = drop_last
+        self.share = share
         self.epoch = 0
         self.begin = 0
 
@@ -114,28 +118,41 @@ class Draws(Sampler[list[Draw]]):
             positions = draw(self.factors, random.integers(2**20) / 2**20)
             order = random.permutation(self.samples)
         before = np.arange(self.samples) - np.searchsorted(positions, positions)
+        order = order[self.share[0] :: self.share[1]]
         for start in range(self.begin * self.batch_size, len(self) * self.batch_size, self.batch_size):
             chosen = order[start : start + self.batch_size]
             yield [(self.epoch, int(positions[i]), int(before[i])) for i in chosen]
 
     def __len__(self) -> int:
-        whole, rest = divmod(self.samples, self.batch_size)
+        which, of = self.share
+        if self.drop_last and self.samples >= self.batch_size * of:
+            return self.samples // (self.batch_size * of)  # the same for every process
         # A batch of one has no batch statistics; fewer samples than a batch are still one batch.
-        return whole if self.drop_last and whole else whole + (rest > 0)
+        return math.ceil(len(range(which, self.samples, of)) / self.batch_size)
 
 
 def training_batches(
-    samples: Samples, batch_size: int, workers: int, repeat: params.Repeat
+    samples: Samples, batch_size: int, workers: int, repeat: params.Repeat, share: tuple[int, int] = (0, 1)
 ) -> tuple[DataLoader[Batch], Draws]:
-    """Shuffled batches without the incomplete last one; set ``draws.epoch`` and ``draws.begin`` before each pass."""
+    """Shuffled batches without the incomplete last one; set ``draws.epoch`` and ``draws.begin`` before each pass.
+
+    Args:
+        samples: to learn from.
+        batch_size: of all processes together, a multiple of their number.
+        workers: loader processes; 0 loads in this one.
+        repeat: how often rare labels' samples come up.
+        share: (which, of how many) processes this is.
+    """
     factors = repeat_factors(samples.targets.numpy() > 0, repeat.below, repeat.most)
-    draws = Draws(factors, batch_size, shuffle_seed=samples.seed, drop_last=True)
+    draws = Draws(factors, batch_size // share[1], shuffle_seed=samples.seed, drop_last=True, share=share)
     return _loader(samples, draws, workers), draws
 
 
-def ordered_batches(samples: Samples, batch_size: int, workers: int) -> DataLoader[Batch]:
-    """All samples, in the table's order."""
-    return _loader(samples, Draws(np.ones(len(samples)), batch_size), workers)
+def ordered_batches(
+    samples: Samples, batch_size: int, workers: int, share: tuple[int, int] = (0, 1)
+) -> DataLoader[Batch]:
+    """All samples, or every so many-th from the process's own number on, in the table's order."""
+    return _loader(samples, Draws(np.ones(len(samples)), batch_size, share=share), workers)
 
 
 def _loader(samples: Samples, draws: Draws, workers: int) -> DataLoader[Batch]:

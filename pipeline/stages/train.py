@@ -27,6 +27,7 @@ from pipeline.model.pretrained import start_from_weights
 from pipeline.progress import say
 from pipeline.training import history, log
 from pipeline.training.fit import Epoch, fit
+from pipeline.training.ranks import join
 from pipeline.training.resume import States, fingerprint
 
 
@@ -34,6 +35,7 @@ def main() -> None:
     """Train the model and fold that the command line names."""
     settings = params.load()
     name, fold = model_and_fold(settings)
+    ranks = join(settings.machine.devices)
     recipe = settings.models[name]
     folds = read_folds()
     images = {source: open_images(source) for source in folds["source"].unique()}
@@ -50,7 +52,7 @@ def main() -> None:
 
     rows: list[history.Row] = []
 
-    show = log.tensorboard(paths.tensorboard(name, fold)) if settings.machine.tensorboard else None
+    show = log.tensorboard(paths.tensorboard(name, fold)) if settings.machine.tensorboard and ranks.first else None
 
     def on_epoch(epoch: Epoch, probabilities: npt.NDArray[np.float32]) -> float:
         row = history.judge(epoch, probabilities, judged.targets.numpy() > 0, prior.numpy(), recipe)
@@ -62,7 +64,11 @@ def main() -> None:
         return row.held_out_loss
 
     states = States(paths.RESUME / "train" / f"{name}-{fold}", run_fingerprint(recipe, fold, images))
-    network = fit(network, training, judged, recipe, settings.machine, on_epoch, states)
+    if ranks.first:
+        states.remove_others()
+    network = fit(network, training, judged, recipe, settings.machine, on_epoch, states, ranks)
+    if not ranks.first:
+        return
     checkpoint.save(paths.model(name, fold), network, recipe)
     with replacing(paths.history(name, fold)) as temporary:
         history.table(rows).to_csv(temporary, index=False)

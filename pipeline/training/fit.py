@@ -10,13 +10,14 @@ import torch
 
 from pipeline import params
 from pipeline.atlas.batches import Batch, Samples, ordered_batches, training_batches
-from pipeline.errors import when_asked_to_stop
+from pipeline.errors import InputError, when_asked_to_stop
 from pipeline.model.network import Network
 from pipeline.progress import count, say
 from pipeline.training import runtime
 from pipeline.training.learner import Learner
 from pipeline.training.meter import Cost, Meter
 from pipeline.training.predict import probabilities
+from pipeline.training.ranks import ALONE, Ranks
 from pipeline.training.resume import States
 from pipeline.training.run import Run
 
@@ -38,6 +39,7 @@ def fit(
     machine: params.Machine,
     on_epoch: Callable[[Epoch, npt.NDArray[np.float32]], float],
     states: States,
+    ranks: Ranks = ALONE,
 ) -> Network:
     """Train, and return the moving average of the network, in evaluation mode, as ``recipe.keep`` has it.
 
@@ -50,41 +52,50 @@ def fit(
         on_epoch: called after each such epoch with its figures and the averaged network's held-out
             probabilities (N, 28); returns the held-out loss. Called again for the epochs of a run that goes on.
         states: where the run is saved, and where an interrupted one goes on from.
+        ranks: the processes that train together, each of which calls this; ``on_epoch`` is called in the first.
 
     Raises:
-        InputError: the loss is no longer finite; names the step.
+        InputError: the loss is no longer finite, which names the step; the batch size is no multiple of the
+            number of processes; another process was lost.
         Stopped: Ctrl-C or SIGTERM, after the current step and its save.
     """
-    workers = runtime.workers(machine.workers)
-    batches, draws = training_batches(training, recipe.batch_size, workers, recipe.repeat)
-    held_out_batches = ordered_batches(held_out, machine.predict_batch, workers)
+    if recipe.batch_size % ranks.size:
+        raise InputError(f"a batch_size of {recipe.batch_size} cannot be shared by {ranks.size} processes alike")
+    workers, share = runtime.workers(machine.workers, ranks.size), (ranks.rank, ranks.size)
+    batches, draws = training_batches(training, recipe.batch_size, workers, recipe.repeat, share)
+    held_out_batches = ordered_batches(held_out, machine.predict_batch, workers, share)
     steps, images = max(len(batches) // recipe.accumulate, 1), recipe.batch_size * recipe.accumulate
-    learner = Learner(network, training.targets.mean(dim=0), recipe, steps)
+    learner = Learner(network, training.targets.mean(dim=0), recipe, steps, ranks)
     run = Run(learner, states, machine.save_minutes)
-    if run.take_up():
+    if run.take_up() and ranks.first:
         for figures, seen in run.judged:
             on_epoch(Epoch(**figures), seen.numpy())
         say(f"going on after {run.epoch} of {recipe.epochs} epochs and {run.step} steps, saved in {states.folder}")
-    with when_asked_to_stop(run.stop), count("training", total=recipe.epochs * steps * images, unit="images") as bar:
+    ranks.wait()  # nothing new is saved before each has taken up the same state
+    shown = count("training", total=recipe.epochs * steps * images, unit="images", shown=ranks.first)
+    with when_asked_to_stop(run.stop), ranks.together(), shown as bar:
         bar.update((run.epoch * steps + run.step) * images)
         for epoch in range(run.epoch, recipe.epochs):
             draws.epoch, draws.begin = epoch, run.step * recipe.accumulate
-            meter = Meter()
+            meter = Meter(ranks.size)
             for group in islice(grouped(meter.passing(batches), recipe.accumulate), steps - run.step):
                 run.stepped(learner.learn(group, epoch * steps + run.step))
                 bar.update(images)
             run.look()
             cost = meter.read()
             if (epoch + 1) % recipe.evaluate_every == 0 or epoch + 1 == recipe.epochs:
+                ranks.align(learner.average.network)
                 looked_at = run.pausing(held_out_batches)
-                predicted = probabilities(learner.average.network, looked_at, precision=recipe.precision)
+                own = probabilities(learner.average.network, looked_at, precision=recipe.precision)
+                predicted = ranks.gather(own)
                 ended = Epoch(
                     **asdict(cost),
                     epoch=epoch,
                     learning_rate=learner.rate(epoch * steps + run.step - 1),
                     train_loss=float(np.mean(run.losses)),
                 )
-                run.judge(asdict(ended), torch.from_numpy(predicted), on_epoch(ended, predicted))
+                if ranks.first:
+                    run.judge(asdict(ended), torch.from_numpy(predicted), on_epoch(ended, predicted))
             run.end_epoch()
     return run.kept()
 

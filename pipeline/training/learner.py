@@ -1,7 +1,7 @@
 """One step of learning: forward, loss, backward, optimizer, moving average."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from pipeline.model.losses import objective
 from pipeline.model.network import Network
 from pipeline.training import runtime
 from pipeline.training.average import MovingAverage
+from pipeline.training.ranks import ALONE, Ranks
 from pipeline.training.schedule import learning_rate
 
 
@@ -24,15 +25,19 @@ class Learner:
         prior: (28,), share of the training samples with each label.
         recipe: the model's section.
         steps_an_epoch: how many steps an epoch has.
+        ranks: the processes that learn together.
     """
 
-    def __init__(self, network: Network, prior: Tensor, recipe: params.Model, steps_an_epoch: int) -> None:
+    def __init__(
+        self, network: Network, prior: Tensor, recipe: params.Model, steps_an_epoch: int, ranks: Ranks = ALONE
+    ) -> None:
         self.network = network.to(runtime.device()).to(memory_format=torch.channels_last).train()
         self.average = MovingAverage(self.network, recipe.ema_decay)
         self.optimizer = torch.optim.AdamW(_groups(self.network, recipe.weight_decay), fused=True)
         self.recipe = recipe
         self.steps_an_epoch = steps_an_epoch
-        self._forward = torch.compile(self.network) if recipe.compile else self.network
+        self.ranks = ranks
+        self._forward = ranks.wrap(cast(nn.Module, torch.compile(self.network)) if recipe.compile else self.network)
         self._weights = list(self.network.parameters())
         self._criterion = objective(recipe, prior)
 
@@ -51,7 +56,7 @@ class Learner:
             step: counted from the start of the run; with the seed, decides the dropout.
         """
         # Dropout is the only randomness in here; it must not depend on what ran before this step.
-        torch.manual_seed(int(np.random.SeedSequence((self.recipe.seed, step)).generate_state(1)[0]))
+        torch.manual_seed(_seed(self.recipe.seed, step, self.ranks.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
         losses = torch.stack([self._backward(batch, 1 / len(batches)) for batch in batches])
@@ -59,7 +64,7 @@ class Learner:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update(step)
-        return losses.sum()
+        return self.ranks.mean(losses.sum())
 
     def state_dict(self) -> dict[str, Any]:
         """All that the steps so far have left behind."""
@@ -80,7 +85,7 @@ class Learner:
         with runtime.autocast(self.recipe.precision):
             logits = self._forward(images.to(device, non_blocking=True))  # B, 28
         loss = self._criterion(logits, targets.to(device, non_blocking=True)) * share
-        loss.backward()  # type: ignore[no-untyped-call]
+        self.ranks.backward(loss)
         return loss.detach()
 
 
@@ -89,3 +94,7 @@ def _groups(network: Network, weight_decay: float) -> list[dict[str, Any]]:
     decayed = [weight for weight in network.parameters() if weight.ndim > 1]
     others = [weight for weight in network.parameters() if weight.ndim <= 1]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _seed(*entropy: int) -> int:
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])

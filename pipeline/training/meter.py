@@ -16,7 +16,7 @@ class Cost:
     """What is measured of an epoch, and differs from one run to the next.
 
     Attributes:
-        images_per_second: of this process, while it learned.
+        images_per_second: of all processes, since this one was started and while it learned.
         data_wait: share of that time in which the network waited for a batch.
         memory_gb: the most there was at any time so far: of the GPU's where there is one, else of this process.
     """
@@ -27,9 +27,10 @@ class Cost:
 
 
 class Meter:
-    """Measures the passing of batches, from now on."""
+    """Measures the passing of batches, from now on, in one of ``processes`` that do the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: int = 1) -> None:
+        self._processes = processes
         self._started = time.perf_counter()
         self._waited = 0.0
         self._images = 0
@@ -43,7 +44,7 @@ class Meter:
             self._waited += time.perf_counter() - asked
             if batch is None:
                 return
-            self._images += len(batch[0])
+            self._images += len(batch[0]) * self._processes
             yield batch
 
     def read(self) -> Cost:

@@ -25,17 +25,12 @@ class States:
     """The saved states of one run.
 
     Args:
-        cell: the folder of a model and fold; states of runs before this one are removed from it.
+        cell: the folder of a model and fold.
         run: the run's fingerprint, so that a run of other parameters, data or code never finds them.
     """
 
     cell: Path
     run: str
-
-    def __post_init__(self) -> None:
-        for old in self.cell.glob("*"):
-            if old.name != self.run:
-                shutil.rmtree(old)
 
     @property
     def folder(self) -> Path:
@@ -61,6 +56,12 @@ class States:
                 state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
                 return state
         return None
+
+    def remove_others(self) -> None:
+        """Make room: forget the runs of other parameters, data or code."""
+        for old in self.cell.glob("*"):
+            if old.name != self.run:
+                shutil.rmtree(old)
 
     def remove(self) -> None:
         """Forget the run: it has ended."""

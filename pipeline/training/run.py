@@ -60,7 +60,12 @@ class Run:
         return True
 
     def stop(self, by: signal.Signals) -> None:
-        """Ask for an end after the current step; who asks again does not wait for it."""
+        """Ask for an end after the current step; who asks again does not wait for it.
+
+        Of several processes the first one saves and ends, and the others with it: until then it needs them.
+        """
+        if not self.learner.ranks.first:
+            return
         if self._stop is not None:
             raise Stopped(by)
         self._stop = by
@@ -138,11 +143,13 @@ class Run:
         self._unseen = []
 
     def save(self) -> None:
-        """Save all of it."""
+        """Save all of it, if this is the process that writes."""
         self.look()
+        self._saved = time.monotonic()
+        if not self.learner.ranks.first:
+            return
         state = {name: getattr(self, name) for name in ("epoch", "step", "losses", "judged", "best")}
         self.states.save(self.epoch, self.step, state | {"learner": self.learner.state_dict()})
-        self._saved = time.monotonic()
 
     def _end_if_asked(self) -> None:
         if self._stop is not None:

@@ -29,6 +29,6 @@ def autocast(precision: Precision) -> AbstractContextManager[object]:
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=enabled)
 
 
-def workers(setting: int | Literal["auto"]) -> int:
-    """Loader processes: the number given, or one a core, up to 16."""
-    return min(os.cpu_count() or 1, 16) if setting == "auto" else setting
+def workers(setting: int | Literal["auto"], processes: int = 1) -> int:
+    """Loader processes for each of ``processes``: the number given, or their share of the cores, up to 16."""
+    return min(max((os.cpu_count() or 1) // processes, 1), 16) if setting == "auto" else setting
