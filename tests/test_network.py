@@ -10,7 +10,7 @@ from pipeline import params
 from pipeline.errors import InputError
 from pipeline.model import checkpoint
 from pipeline.model.attention import CBAM
-from pipeline.model.network import Network, Normalise
+from pipeline.model.network import Network, Normalise, with_shared_statistics
 from tests.models import TINY
 
 
@@ -92,3 +92,15 @@ def test_a_damaged_or_missing_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(InputError, match=r"fold-0\.safetensors is damaged"):
         checkpoint.load(path)
+
+
+def test_shared_statistics_change_no_weight_and_no_activation() -> None:
+    torch.manual_seed(0)
+    network = Network(TINY).eval()
+    before, names, weight = network(images()), list(network.state_dict()), next(network.parameters())
+    shared = with_shared_statistics(network)
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in shared.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in shared.modules())
+    assert list(shared.state_dict()) == names
+    assert next(shared.parameters()) is weight
+    torch.testing.assert_close(shared(images()), before)

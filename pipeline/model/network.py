@@ -4,6 +4,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
@@ -96,6 +97,12 @@ class Network(nn.Module):
         head.bias.copy_(torch.logit(prior, eps=1e-3))
         self.normalise.mean.copy_(mean)
         self.normalise.std.copy_(std)
+
+
+def with_shared_statistics(network: Network) -> Network:
+    """Make batch norm see the batches of all processes that train together as one; weights stay the same tensors."""
+    shared: Network = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    return shared
 
 
 def hub_weights(backbone: str) -> dict[str, Tensor]:

@@ -84,20 +84,21 @@ def fit(
             run.look()
             cost = meter.read()
             if (epoch + 1) % recipe.evaluate_every == 0 or epoch + 1 == recipe.epochs:
-                ranks.align(learner.average.network)
-                looked_at = run.pausing(held_out_batches)
-                own = probabilities(learner.average.network, looked_at, precision=recipe.precision)
-                predicted = ranks.gather(own)
-                ended = Epoch(
-                    **asdict(cost),
-                    epoch=epoch,
-                    learning_rate=learner.rate(epoch * steps + run.step - 1),
-                    train_loss=float(np.mean(run.losses)),
-                )
+                predicted = _predict(run, held_out_batches)
+                rate = learner.rate(epoch * steps + run.step - 1)
+                ended = Epoch(**asdict(cost), epoch=epoch, learning_rate=rate, train_loss=float(np.mean(run.losses)))
                 if ranks.first:
                     run.judge(asdict(ended), torch.from_numpy(predicted), on_epoch(ended, predicted))
             run.end_epoch()
     return run.kept()
+
+
+def _predict(run: Run, batches: Iterable[Batch]) -> npt.NDArray[np.float32]:
+    """The averaged network's probabilities (N, 28) of all processes' batches."""
+    learner = run.learner
+    learner.ranks.align(learner.average.network)
+    own = probabilities(learner.average.network, run.pausing(batches), precision=learner.recipe.precision)
+    return learner.ranks.gather(own)
 
 
 def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

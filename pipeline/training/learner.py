@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pipeline import params
 from pipeline.atlas.batches import Batch
 from pipeline.model.losses import objective
-from pipeline.model.network import Network
+from pipeline.model.network import Network, with_shared_statistics
 from pipeline.training import runtime
 from pipeline.training.average import MovingAverage
 from pipeline.training.ranks import ALONE, Ranks
@@ -31,6 +31,8 @@ class Learner:
     def __init__(
         self, network: Network, prior: Tensor, recipe: params.Model, steps_an_epoch: int, ranks: Ranks = ALONE
     ) -> None:
+        if ranks.size > 1 and torch.cuda.is_available():
+            network = with_shared_statistics(network)  # torch has none for the CPU: there each process keeps its own
         self.network = network.to(runtime.device()).to(memory_format=torch.channels_last).train()
         self.average = MovingAverage(self.network, recipe.ema_decay)
         self.optimizer = torch.optim.AdamW(_groups(self.network, recipe.weight_decay), fused=True)

@@ -43,11 +43,9 @@ class Ranks:
         return self.rank == 0
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The network whose backward pass averages the gradients, and its batch norm the statistics on GPUs."""
+        """The network whose backward pass averages the gradients."""
         if self.fabric is None:
             return network
-        if torch.cuda.is_available():  # torch has none for the CPU, where each process keeps statistics of its own
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         wrapped: nn.Module = self.fabric.setup_module(network)
         return wrapped
 
