@@ -129,11 +129,13 @@ def _succeeded(task: object) -> bool:
 
 def _run(arguments: list[str], folder: str, log: str, threads: int) -> int:
     """Run Python in ``folder`` and return its exit code; on a worker of Ray."""
+    # Ray may have been started by srun, whose variables would make a cell one rank of many.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     with (Path(folder) / log).open("ab") as output:
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=folder,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            env=environment | {"OMP_NUM_THREADS": str(threads)},
             stdout=output,
             stderr=output,
             preexec_fn=_end_with_parent,

@@ -12,6 +12,7 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from pipeline.cluster import Cell, messages, run_cells, stale
+from tests.test_interrupt_benchmark import alive
 
 ray = pytest.importorskip("ray", reason="requirements-cluster.txt is not installed")
 
@@ -20,11 +21,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarni
 STAGE = """
 import os, pathlib, signal, sys
 fold, root = sys.argv[-1], pathlib.Path.cwd()
-print("working on", fold)
+print("working on", fold, *(name for name in os.environ if name.startswith("SLURM_")))
 if (root / f"fail-{fold}").exists():
     sys.exit("error: no luck")
 if (root / f"lose-{fold}").exists():
     (root / f"lose-{fold}").unlink()
+    (root / "lost").write_text(str(os.getpid()))
     os.kill(os.getppid(), signal.SIGKILL)
     signal.pause()
 read, written = pathlib.Path(IN), pathlib.Path(OUT)
@@ -52,6 +54,7 @@ def _two_workers() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        patch.setenv("SLURM_STEP_NUM_TASKS", "2")
         ray.init(address="local", num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
         yield
         ray.shutdown()
@@ -89,7 +92,8 @@ def test_the_outputs_and_the_lock_are_those_of_dvc_repro(project: Path) -> None:
     (project / "lose-1").touch()
     assert run_cells(CELLS, 1) == []
     assert not (project / "lose-1").exists(), "no worker was lost"
-    assert CELLS[1].log.read_text() == "working on 1\n" * 2
+    assert not alive(int((project / "lost").read_text())), "two processes worked on one cell"
+    assert CELLS[0].log.read_text() == "working on 0\n"
     side_by_side = outputs(project)
     assert len(side_by_side) == 5
     assert reproduced() == []
