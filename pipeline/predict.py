@@ -95,10 +95,6 @@ def predicted_tables(
         yield table(ids, predicted, decisions)
 
 
-def _listed(cells: Sequence[tuple[str, int]]) -> str:
-    return ", ".join(f"{model} fold {fold}" for model, fold in cells)
-
-
 def check_outputs(out: Path, maps: Path | None) -> None:
     """Make sure that neither place to write to is in use by something of another kind, or by the other.
 
@@ -140,6 +136,10 @@ def main() -> None:
             folder.mkdir()
         for number, rows in enumerate(predicted_tables(archive, ensemble, rule, settings, folder)):
             rows.to_csv(file, mode="a", header=number == 0, index=False, float_format="%.6f", lineterminator="\n")
+
+
+def _listed(cells: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{model} fold {fold}" for model, fold in cells)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from pipeline.labels import LABELS, format_target, parse_target
 
 ROOT = Path(__file__).parent.parent
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("one run of the pipeline")]
+
 NO_NETWORK = """
 import socket
 connect = socket.socket.connect
@@ -96,7 +98,6 @@ def cells(stage: str, *models: str) -> set[str]:
     return {f"{stage}@{model}-{fold}" for model in models for fold in (0, 1)}
 
 
-@pytest.mark.slow
 def test_a_run_and_what_a_change_reruns(project: Project) -> None:
     models = list(params.load().models)
     assert len(models) >= 2
@@ -117,7 +118,6 @@ def test_a_run_and_what_a_change_reruns(project: Project) -> None:
     assert again == cells("train", models[-1]) | cells("tta", models[-1]) | after | {f"explain@{models[-1]}"}
 
 
-@pytest.mark.slow
 def test_the_submission_is_valid(project: Project) -> None:
     submission = pd.read_csv(project.root / "submission.csv", dtype=str, keep_default_na=False)
     with zipfile.ZipFile(project.root / "data/sample/competition.zip") as archive:
@@ -129,7 +129,6 @@ def test_the_submission_is_valid(project: Project) -> None:
         assert list(ids) == sorted(ids)
 
 
-@pytest.mark.slow
 def test_the_test_images_as_new_ones_get_the_labels_of_the_submission(project: Project) -> None:
     project.run(sys.executable, "-m", "pipeline.predict", "data/sample", "--out", "predictions.csv")
     predicted = pd.read_csv(project.root / "predictions.csv", dtype={"id": str}).set_index("id")["labels"]
@@ -138,20 +137,17 @@ def test_the_test_images_as_new_ones_get_the_labels_of_the_submission(project: P
     assert ids.map(format_target).tolist() == submission.tolist()
 
 
-@pytest.mark.slow
 def test_the_report_is_whole(project: Project) -> None:
     report = (project.root / "report.html").read_text()
     assert all(f'<section id="{section}">' in report for section in ("score", "labels", "errors", "attention", "run"))
 
 
-@pytest.mark.slow
 def test_the_summary_names_what_was_written(project: Project) -> None:
     summary = project.run(sys.executable, "-m", "pipeline.summary")
     for word in ("submission.csv", "metrics.json", "macro-F1", "by fold", "test set"):
         assert word in summary
 
 
-@pytest.mark.slow
 def test_a_typo_in_params_ends_the_stage_with_its_name(project: Project) -> None:
     path = project.root / "params.yaml"
     before = path.read_text()
