@@ -1,0 +1,9 @@
+"""The benchmark of the loader's memory runs at toy size."""
+
+from benchmarks import memory
+
+
+def test_memory() -> None:
+    figures = memory.main(samples=1000)
+    assert set(figures) == {"growth_mb_0_workers", "growth_mb_2_workers"}
+    assert max(figures.values()) < 20
