@@ -1,13 +1,15 @@
 """The stale cells of the matrix side by side, on Ray: ``python -m pipeline.cluster [--cpus N]``.
 
-Does what ``dvc repro tta`` does, and leaves the same bytes and the same dvc.lock, but trains and applies the cells
-(a model and a fold) beside one another: each with a GPU of its own or, where there is none, with N cores. Ray runs on
-this machine or on the cluster that RAY_ADDRESS names; there the project is a checkout that all machines share, under
-one path. A cell's output goes to logs/. Leave code and parameters alone while it runs: they are noted as a cell ends.
+Does what ``dvc repro tta`` does, and leaves dvc.lock as that would, but trains and applies the cells (a model and a
+fold) beside one another: each with a GPU of its own or, where there is none, with N cores. On a CPU the number of
+threads changes the last digits, so the bytes are those of ``OMP_NUM_THREADS=N dvc repro tta``. Ray runs on this machine
+or on the cluster that RAY_ADDRESS names; there the project is a checkout that all machines share, under one path. A
+cell's output goes to logs/.
 """
 
 import argparse
 import ctypes
+import hashlib
 import importlib.util
 import os
 import signal
@@ -19,7 +21,7 @@ from pathlib import Path
 
 from dvc.repo import Repo
 
-from pipeline import params
+from pipeline import params, paths
 from pipeline.errors import InputError, run_stage
 from pipeline.progress import count, say
 
@@ -67,6 +69,13 @@ def note(cell: Cell) -> None:
         repo.commit(cell.name, force=True)
 
 
+def inputs() -> str:
+    """A digest of what makes the cells but for the images: parameters, stages, folds and code."""
+    code = sorted(Path(__file__).parent.rglob("*.py"))
+    paths_read = (Path("params.yaml"), Path("dvc.yaml"), paths.FOLDS, *code)
+    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths_read)).hexdigest()
+
+
 def run_cells(cells: Sequence[Cell], cpus: int) -> list[Cell]:
     """Run ``train`` cells that are stale, then ``tta`` of each, noting every one that succeeds in dvc.lock.
 
@@ -76,6 +85,9 @@ def run_cells(cells: Sequence[Cell], cpus: int) -> list[Cell]:
 
     Returns:
         The cells that failed; their ``tta`` is left out.
+
+    Raises:
+        InputError: what makes the cells has changed under way, so that dvc.lock would note the wrong thing.
     """
     import ray  # optional: requirements-cluster.txt
 
@@ -83,6 +95,7 @@ def run_cells(cells: Sequence[Cell], cpus: int) -> list[Cell]:
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_run)
     running: dict[object, Cell] = {}
     failed: list[Cell] = []
+    before = inputs()
 
     def submit(cell: Cell) -> None:
         cell.log.parent.mkdir(exist_ok=True)
@@ -99,6 +112,8 @@ def run_cells(cells: Sequence[Cell], cpus: int) -> list[Cell]:
             [done], _ = ray.wait(list(running))
             cell = running.pop(done)
             bar.update()
+            if inputs() != before:
+                raise InputError("params.yaml, dvc.yaml, folds or code changed under way: run the same command again")
             if not _succeeded(done):
                 failed.append(cell)
                 bar.update(cell.stage == "train")  # its tta will not run

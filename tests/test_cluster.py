@@ -12,6 +12,7 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from pipeline.cluster import Cell, messages, run_cells, stale
+from pipeline.errors import InputError
 from tests.test_interrupt_benchmark import alive
 
 ray = pytest.importorskip("ray", reason="requirements-cluster.txt is not installed")
@@ -24,6 +25,8 @@ fold, root = sys.argv[-1], pathlib.Path.cwd()
 print("working on", fold, *(name for name in os.environ if name.startswith("SLURM_")))
 if (root / f"fail-{fold}").exists():
     sys.exit("error: no luck")
+if (root / "edit").exists():
+    (root / "params.yaml").write_text("seed: 2")
 if (root / f"lose-{fold}").exists():
     (root / f"lose-{fold}").unlink()
     (root / "lost").write_text(str(os.getpid()))
@@ -69,6 +72,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (stages / "tta.py").write_text(STAGE.replace("IN", "f'models/{fold}'").replace("OUT", "f'predictions/{fold}'"))
     (tmp_path / "data.txt").write_text("data")
     (tmp_path / "dvc.yaml").write_text(PIPELINE)
+    (tmp_path / "params.yaml").write_text("seed: 1")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/folds.csv").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
     Repo.init(no_scm=True).close()
@@ -125,3 +131,10 @@ def test_cells_are_started_as_dvc_yaml_says() -> None:
     for name in ("train", "tta"):
         command = stages[name]["cmd"].replace("${item.model}", "a-model").replace("${item.fold}", "3")
         assert command == " ".join(["python", *Cell(name, "a-model", 3).arguments])
+
+
+def test_what_was_made_from_something_else_is_not_noted(project: Path) -> None:
+    (project / "edit").touch()
+    with pytest.raises(InputError, match="changed under way"):
+        run_cells(CELLS[:1], 1)
+    assert not (project / "dvc.lock").exists()
