@@ -81,9 +81,9 @@ def main() -> None:
         metrics = cross_validate(models, grouped=way == "grouped")
         alike, test = metrics["test_as_held_out"], metrics["test"]
         rows += [
-            {"folds": way, "scored on": "held-out samples"} | metrics,
-            {"folds": way, "scored on": "test set, by each fold's network"} | alike,
-            {"folds": way, "scored on": "test set, by all together"} | test,
+            metrics | {"folds": way, "scored on": "held-out samples"},
+            alike | {"folds": way, "scored on": "test set, by each fold's network"},
+            test | {"folds": way, "scored on": "test set, by all together"},
         ]
         ends = (metrics["expected_test_low"], metrics["expected_test_high"])
         figures[way] = {
