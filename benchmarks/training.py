@@ -1,7 +1,7 @@
 """What a training step costs over the network's own: ``python -m benchmarks.training``.
 
 The whole step is `training.fit` as the train stage calls it: loading from a packed array at the size of params.yaml,
-augmentation, the step, the moving average, the log. The bare step is forward, loss, backward and optimizer of the
+augmentation, the step, the moving average. The bare step is forward, loss, backward and optimizer of the
 same network on one batch that is in the device's memory. They take turns, an epoch's number of steps each.
 
 On a CPU it is the default run's last model at 128 px; on a GPU a ResNet-34 with CBAM at 512 px in bf16, batches of 64.

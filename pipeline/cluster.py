@@ -58,21 +58,22 @@ def stale(cells: Sequence[Cell]) -> list[Cell]:
     """Those of the cells that DVC would run."""
     if not cells:
         return []
-    with Repo() as repo:
+    with Repo(_wait_for_lock=True) as repo:
         found = repo.status(targets=[cell.name for cell in cells])
     return [cell for cell in cells if cell.name in found]
 
 
 def note(cell: Cell) -> None:
     """Write what the cell read and made to dvc.lock, and its outputs to DVC's cache, as `dvc repro` does."""
-    with Repo() as repo:
+    with Repo(_wait_for_lock=True) as repo:
         repo.commit(cell.name, force=True)
 
 
 def inputs() -> str:
-    """A digest of what makes the cells but for the images: parameters, stages, folds and code."""
+    """A digest of what makes the cells but for the images: parameters, stages, folds, weights and code."""
     code = sorted(Path(__file__).parent.rglob("*.py"))
-    paths_read = (Path("params.yaml"), Path("dvc.yaml"), paths.FOLDS, *code)
+    weights = sorted(path for path in Path("weights").rglob("*") if path.is_file())
+    paths_read = (Path("params.yaml"), Path("dvc.yaml"), paths.FOLDS, *weights, *code)
     return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths_read)).hexdigest()
 
 
@@ -113,7 +114,9 @@ def run_cells(cells: Sequence[Cell], cpus: int) -> list[Cell]:
             cell = running.pop(done)
             bar.update()
             if inputs() != before:
-                raise InputError("params.yaml, dvc.yaml, folds or code changed under way: run the same command again")
+                raise InputError(
+                    "params.yaml, dvc.yaml, folds, weights or code changed under way: run the same command again"
+                )
             if not _succeeded(done):
                 failed.append(cell)
                 bar.update(cell.stage == "train")  # its tta will not run
@@ -146,6 +149,14 @@ def _run(arguments: list[str], folder: str, log: str, threads: int) -> int:
     """Run Python in ``folder`` and return its exit code; on a worker of Ray."""
     # Ray may have been started by srun, whose variables would make a cell one rank of many.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    # Loaded before the fork, after which only little is safe in a process of many threads.
+    kernel = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def end_with_parent() -> None:
+        """Without it, a lost worker's cell would run on beside the one that is started in its place."""
+        if kernel is not None:
+            kernel.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
     with (Path(folder) / log).open("ab") as output:
         return subprocess.run(
             [sys.executable, *arguments],
@@ -153,15 +164,9 @@ def _run(arguments: list[str], folder: str, log: str, threads: int) -> int:
             env=environment | {"OMP_NUM_THREADS": str(threads)},
             stdout=output,
             stderr=output,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
             check=False,
         ).returncode
-
-
-def _end_with_parent() -> None:
-    """Without it, a lost worker's cell would run on beside the one that is started in its place."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def messages(failed: Sequence[Cell]) -> Iterator[str]:
@@ -184,7 +189,12 @@ def main() -> None:
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(include_dashboard=None if "RAY_ADDRESS" in os.environ else False, log_to_driver=False)
+    # "local" starts Ray anew: without an address it would join whatever runs on this machine.
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        ray.init(address, include_dashboard=False if address == "local" else None, log_to_driver=False)
+    except (ConnectionError, ValueError) as error:
+        raise InputError(f"RAY_ADDRESS={address}: no cluster there ({error}): start Ray there or unset it") from None
     most = int(max(node["Resources"].get("CPU", 0) for node in ray.nodes()))
     if not 1 <= cpus <= most:
         raise InputError(f"--cpus {cpus}: the largest machine has {most} cores for Ray, so give 1 to {most}")

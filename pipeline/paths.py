@@ -6,7 +6,6 @@ DATA = Path("data")
 FOLDS = DATA / "folds.csv"
 DUPLICATES = DATA / "duplicates.csv"
 FOLDS_AUDIT = DATA / "folds-audit.json"
-DUPLICATES = DATA / "duplicates.csv"
 BLEND = Path("blend")
 METRICS = Path("metrics.json")
 TABLES = Path("tables")

@@ -99,11 +99,15 @@ def check_outputs(out: Path, maps: Path | None) -> None:
     """Make sure that neither place to write to is in use by something of another kind, or by the other.
 
     Raises:
-        InputError: the table's place is a folder or lies in that of the maps, or that of the maps is in use.
+        InputError: the table's place is a folder or lies in that of the maps, that of the maps is in use, or either
+            would lie in a file.
     """
+    for name, place in (("--out", out), ("--maps", maps)):
+        if place is not None and (files := [parent for parent in place.parents if parent.is_file()]):
+            raise InputError(f"{name} {place}: {files[0]} is a file, not a folder")
     if out.is_dir():
         raise InputError(f"--out {out} is a folder: name a file")
-    if maps is not None and maps.exists() and not (maps.is_dir() and not any(maps.iterdir())):
+    if maps is not None and (maps.is_symlink() or (maps.exists() and not (maps.is_dir() and not any(maps.iterdir())))):
         raise InputError(f"--maps {maps} is there already: name a new folder, or empty this one")
     if maps in (out, *out.parents):
         raise InputError(f"--out {out} lies in --maps {maps}: name a place beside it")

@@ -17,7 +17,10 @@ from tests.test_interrupt_benchmark import alive
 
 ray = pytest.importorskip("ray", reason="requirements-cluster.txt is not installed")
 
-pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # pygtrie, used by DVC itself
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # pygtrie, used by DVC itself
+    pytest.mark.xdist_group("ray"),
+]
 
 STAGE = """
 import os, pathlib, signal, sys

@@ -21,6 +21,8 @@ from tests.models import TINY
 from tests.runs import SIDE, write_run
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.xdist_group("notebooks")
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STARTS = {"01_data": ".", "02_folds_and_score": "notebooks", "03_attention_maps": "notebooks"}
 """Where each is started from."""

@@ -1,6 +1,7 @@
 """New images: the probabilities and decisions that the run itself would give them, whole or not at all."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -178,6 +179,19 @@ def test_each_decided_label_has_its_overlay(run: Predict) -> None:
     assert len({path.read_bytes() for path in Path("maps").iterdir()}) > len(IDS)
     with pytest.raises(InputError, match="maps is there already"):
         run("new", "--maps", "maps")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_place_inside_a_file_and_two_networks_of_one_fold_are_refused(run: Predict) -> None:
+    Path("file").write_text("mine")
+    with pytest.raises(InputError, match="file is a file, not a folder"):
+        run("new", "--out", "file/predictions.csv")
+    with pytest.raises(InputError, match="file is a file, not a folder"):
+        run("new", "--maps", "file/maps")
+    assert Path("file").read_text() == "mine"
+    shutil.copytree("models", "models/older")
+    with pytest.raises(InputError, match=r"are both .*, fold 0: name a folder of one"):
+        run("new")
 
 
 @pytest.mark.usefixtures("folder")

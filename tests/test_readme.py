@@ -26,7 +26,7 @@ ELSEWHERE = ("pip install kaggle", "kaggle ", "nvidia-smi", "make train-parallel
 """How commands begin that need a network, an account or a GPU."""
 KEPT_TESTS = ("__init__.py", "test_progress.py")
 """What `make test` runs here: all of them would run themselves without end."""
-PROGRAMS = ("dvc", "ruff", "mypy", "lint-imports", "uv")
+PROGRAMS = ("dvc", "ruff", "mypy", "lint-imports")
 
 
 class Block(NamedTuple):
@@ -129,7 +129,8 @@ class Clone:
         (packages / "tested.pth").write_text(f"import sys; sys.path.insert(0, {sysconfig.get_path('purelib')!r})")
         for name in PROGRAMS:
             (programs / name).symlink_to(Path(sys.executable).parent / name)
-        for name in ("run.stamp", "dev.stamp"):
+        # What make has made when all is installed; it does not call uv then, which pip need not have installed here.
+        for name in ("run.stamp", "dev.stamp", "bin/uv"):
             (self.root / ".venv" / name).touch()
         scripts.mkdir()
         (scripts / "python3").symlink_to(sys._base_executable)  # type: ignore[attr-defined]  # what venvs are made of

@@ -161,6 +161,8 @@ def _loader(samples: Samples, draws: Draws, workers: int) -> DataLoader[Batch]:
         batch_sampler=draws,
         collate_fn=_as_it_is,
         num_workers=workers,
+        # Not what the system prefers: a forked worker shares the packed array, and nothing is pickled.
+        multiprocessing_context="fork" if workers else None,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         # The loader draws a number from its generator; with one of its own it leaves the network's untouched.

@@ -48,15 +48,16 @@ def stored_rule(run: Path) -> StoredRule | None:
         thresholds, kind = np.array(content["thresholds"], np.float64), content["blend"]
         if thresholds.shape != (len(LABELS),) or calibration.offsets.shape != (len(LABELS),):
             raise ValueError(f"not {len(LABELS)} thresholds and offsets")
+        shares = np.array(list(weights.values()), np.float64)
     except FileNotFoundError:
         return None
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is damaged ({error}): run dvc repro in {run.resolve()}, or give --threshold"
         ) from None
     members = dict.fromkeys(weights, folds)
     reference = _held_out(run, members) if kind == "ranks" else np.empty((len(members), 0, len(LABELS)))
-    mixture = Mixture(kind, np.array(list(weights.values()), np.float64), reference)
+    mixture = Mixture(kind, shares, reference)
     return StoredRule(Rule(mixture, calibration, thresholds), members)
 
 

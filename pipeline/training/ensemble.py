@@ -45,14 +45,16 @@ def find_models(folder: Path) -> Found:
     """The weight files below a folder by model, the folder they stand in, and fold.
 
     Raises:
-        InputError: there is none, or the name of one does not tell its fold.
+        InputError: there is none, the name of one does not tell its fold, or two are of one model and fold.
     """
     found: Found = {}
     for path in sorted(folder.absolute().rglob(f"{FOLD}*.safetensors")):
         fold = path.stem.removeprefix(FOLD)
         if not (fold.isascii() and fold.isdigit()):
             raise InputError(f"{path}: {fold!r} is no fold: name it {FOLD}0.safetensors, say")
-        found.setdefault(path.parent.name, {})[int(fold)] = path
+        other = found.setdefault(path.parent.name, {}).setdefault(int(fold), path)
+        if other != path:
+            raise InputError(f"{other} and {path} are both {path.parent.name}, fold {int(fold)}: name a folder of one")
     if not found:
         raise InputError(f"{folder}: no models here ({FOLD}K.safetensors): train them first (dvc repro)")
     return found

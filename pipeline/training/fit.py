@@ -56,7 +56,7 @@ def fit(
 
     Raises:
         InputError: the loss is no longer finite, which names the step; the batch size is no multiple of the
-            number of processes; another process was lost.
+            number of processes; another process was lost (on GPUs all are killed within seconds, without a message).
         Stopped: Ctrl-C or SIGTERM, after the current step and its save.
     """
     if recipe.batch_size % ranks.size:
@@ -71,7 +71,8 @@ def fit(
         for figures, seen in run.judged:
             on_epoch(Epoch(**figures), seen.numpy())
         say(f"going on after {run.epoch} of {recipe.epochs} epochs and {run.step} steps, saved in {states.folder}")
-    ranks.wait()  # nothing new is saved before each has taken up the same state
+    with ranks.together():
+        ranks.wait()  # nothing new is saved before each has taken up the same state
     shown = count("training", total=recipe.epochs * steps * images, unit="images", shown=ranks.first)
     with when_asked_to_stop(run.stop), ranks.together(), shown as bar:
         bar.update((run.epoch * steps + run.step) * images)

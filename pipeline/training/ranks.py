@@ -141,7 +141,7 @@ def _layout(devices: int | Literal["auto"]) -> tuple[int, int, bool]:
     torchrun, slurm = os.environ.get("LOCAL_WORLD_SIZE"), os.environ.get("SLURM_STEP_NUM_TASKS")
     if torchrun:
         return int(os.environ["WORLD_SIZE"]) // int(torchrun), int(torchrun), True
-    if slurm:
+    if slurm and int(slurm) > 1:  # one task is a shell that somebody works in
         nodes = int(os.environ["SLURM_STEP_NUM_NODES"])
         return nodes, int(slurm) // nodes, True
     gpus = torch.cuda.device_count()

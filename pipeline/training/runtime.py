@@ -31,4 +31,9 @@ def autocast(precision: Precision) -> AbstractContextManager[object]:
 
 def workers(setting: int | Literal["auto"], processes: int = 1) -> int:
     """Loader processes for each of ``processes``: the number given, or their share of the cores, up to 16."""
-    return min(max((os.cpu_count() or 1) // processes, 1), 16) if setting == "auto" else setting
+    return min(max(_cores() // processes, 1), 16) if setting == "auto" else setting
+
+
+def _cores() -> int:
+    """Those that this process may use: a scheduler or ``taskset`` may have given it fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
