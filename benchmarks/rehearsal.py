@@ -58,6 +58,7 @@ def prepare(project: Path, train: int, test: int) -> None:
         model["size"] = PACKED
     yaml.dump(settings, project / "params.yaml")
     (project / paths.source(SOURCE)).mkdir(parents=True)
+    (project / "weights").mkdir()  # the models' stage watches it
     write_archive(project / paths.source(SOURCE) / "competition.zip", train, test)
 
 
@@ -104,11 +105,20 @@ def run_stage(project: Path, stage: str) -> tuple[float, float]:
     command += ["--source", SOURCE] if stage == "pack" else []
     started = time.perf_counter()
     process = subprocess.Popen(command, cwd=project, env=os.environ | {"PYTHONPATH": str(project)})
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    peak = 0
+    # Not wait4's figure, which counts what this process held when it started the other.
+    while process.poll() is None:
+        peak = max(peak, _most_held(process.pid))
+        time.sleep(0.02)
     if process.returncode:
         raise RuntimeError(f"the stage {stage} ended with {process.returncode}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1e3
+    return time.perf_counter() - started, peak / 1e3
+
+
+def _most_held(pid: int) -> int:
+    """The most memory that a process has held so far, in kB; 0 once it has ended."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def rehearse(project: Path, train: int, test: int) -> pd.DataFrame:
@@ -132,7 +142,7 @@ def time_nothing_to_do(project: Path) -> float:
             if not Path(out.fs_path).exists():
                 Path(out.fs_path).parent.mkdir(parents=True, exist_ok=True)
                 Path(out.fs_path).touch()
-    subprocess.run([*dvc, "commit", "--force", "-q"], cwd=project, check=True)
+    subprocess.run([*dvc, "commit", "--force"], cwd=project, check=True)
     started = time.perf_counter()
     said = subprocess.run([*dvc, "repro"], cwd=project, check=True, capture_output=True, text=True).stdout
     seconds = time.perf_counter() - started

@@ -50,7 +50,7 @@ def test_pixels_and_figures_are_those_of_the_files(tmp_path: Path) -> None:
         for number, channel in enumerate(CHANNELS):
             image = field(id_)[..., number]
             data = next(files[name] for name in files if name.endswith(f"{id_}_{channel}.png"))
-            assert index.loc[row, f"digest_{channel}"] == f"{zlib.crc32(data):08x}{zlib.adler32(data):08x}"
+            assert index.loc[row, f"digest_{channel}"] == f"{zlib.crc32(data):08x}{len(data):08x}"
             assert index.loc[row, f"mean_{channel}"] == pytest.approx(image.mean() / 255)
             assert index.loc[row, f"std_{channel}"] == pytest.approx(image.std() / 255)
             assert index.loc[row, f"saturated_{channel}"] == pytest.approx(np.mean(image == 255))

@@ -1,4 +1,4 @@
-"""The rehearsal runs at toy size, and ends in a submission of every test sample."""
+"""The rehearsal runs at toy size, ends in a submission of every test sample, and leaves nothing to do."""
 
 from pathlib import Path
 
@@ -13,3 +13,4 @@ def test_rehearsal(tmp_path: Path) -> None:
     assert figures.index.tolist() == list(rehearsal.STAGES)
     assert (figures > 0).all(axis=None)
     assert len(pd.read_csv(tmp_path / paths.SUBMISSION)) == 20
+    assert rehearsal.time_nothing_to_do(tmp_path) > 0  # it raises where a stage would run

@@ -30,16 +30,21 @@ _LOWEST = sorted(
 _DOWN, _RIGHT = np.array(_LOWEST).T
 
 
+def thumbnail(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """All that the fingerprint sees of an image or of one of its channels: (S, S[, C]) to (32, 32[, C])."""
+    while len(pixels) >= 2 * SIDE:
+        pixels = shrink(pixels, len(pixels) // 2)  # by halves, which takes half the time of one large step
+    return fit(pixels, SIDE)
+
+
 def perceptual_hash(pixels: npt.NDArray[np.uint8]) -> str:
-    """Fingerprint an image, (S, S, 4) uint8.
+    """Fingerprint an image, (S, S, 4) uint8, or its thumbnail.
 
     Returns:
         64 hexadecimal digits, to be compared by the number of different bits; empty for an even image, which
         would resemble every other one.
     """
-    while len(pixels) >= 2 * SIDE:
-        pixels = shrink(pixels, len(pixels) // 2)  # by halves, which takes half the time of one large step
-    small = np.sqrt(fit(pixels, SIDE).astype(np.float64))  # the root evens out photon noise
+    small = np.sqrt(thumbnail(pixels).astype(np.float64))  # the root evens out photon noise
     spread = small.std(axis=(0, 1))
     if spread.max() < EVEN:
         return ""
