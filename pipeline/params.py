@@ -76,6 +76,7 @@ class Augment(Section):
     """Random changes to a training image; ``off`` is 0 (or 1 for the factors)."""
 
     crop: Annotated[float, Field(gt=0, le=1)]
+    warp: Share
     zoom: Annotated[float, Field(ge=1)]
     shift: Share
     shear: Annotated[float, Field(ge=0, lt=45)]

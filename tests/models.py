@@ -31,7 +31,7 @@ TINY = params.Model(
     clip_norm=1.0,
     precision="fp32",
     compile=False,
-    augment=params.Augment(crop=1, zoom=1.25, shift=0.1, shear=5, gain=1.3, gamma=1.3, noise=0.02),
+    augment=params.Augment(crop=1, warp=0.5, zoom=1.25, shift=0.1, shear=5, gain=1.3, gamma=1.3, noise=0.02),
     seed=0,
 )
 

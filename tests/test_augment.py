@@ -1,17 +1,21 @@
 """Augmentation: a function of image and seed, and every part of it does something and can be switched off."""
 
+from collections import Counter
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from albumentations.augmentations.geometric.functional import create_affine_transformation_matrix
 
 from pipeline import params
 from pipeline.atlas.augment import Move, affine, augmentation
-from pipeline.atlas.images import warp
+from pipeline.atlas.images import turn, warp
+from pipeline.atlas.views import VIEWS
 from tests.models import TINY
 
-OFF = params.Augment(crop=1, zoom=1, shift=0, shear=0, gain=1, gamma=1, noise=0)
+OFF = params.Augment(crop=1, warp=1, zoom=1, shift=0, shear=0, gain=1, gamma=1, noise=0)
 
 
 def image(size: int = 48) -> npt.NDArray[np.uint8]:
@@ -75,6 +79,29 @@ def test_noise_has_the_spread_drawn_is_centred_and_new_for_each_seed_and_channel
     assert np.abs(pairs - np.eye(len(pairs))).max() < 0.05
 
 
+def test_a_turned_image_is_one_of_the_eight_views_and_each_comes_as_often() -> None:
+    change = augmentation(OFF.model_copy(update={"warp": 0}), 48)
+    field = torch.from_numpy(image()).permute(2, 0, 1)
+    views = {view(field).permute(1, 2, 0).numpy().tobytes(): name for name, view in VIEWS.items()}
+    seen = Counter(views[change(image(), seed).tobytes()] for seed in range(800))  # fails where it is no view
+    assert set(seen) == set(VIEWS)
+    assert min(seen.values()) > 70
+
+
+def test_turning_mirrors_first_and_then_turns_counterclockwise() -> None:
+    for quarters in range(4):
+        for mirror in (False, True):
+            expected = np.rot90(image()[:, ::-1] if mirror else image(), quarters)
+            np.testing.assert_array_equal(turn(image(), quarters, mirror=mirror), expected)
+
+
+def test_the_share_named_is_warped() -> None:
+    move = Move(warp=0.3, zoom=1.25, shift=0.1, shear=5)
+    move.set_random_seed(0)
+    draws = [move.get_params_dependent_on_data({"shape": (32, 32, 4)}, {})["matrix"] is not None for _ in range(1000)]
+    assert np.mean(draws) == pytest.approx(0.3, abs=0.05)
+
+
 def test_every_direction_is_seen() -> None:
     wedge = np.zeros((33, 33, 4), np.uint8)
     wedge[:16, 16:] = 200  # a mark off both axes
@@ -102,7 +129,7 @@ def test_the_matrix_is_that_of_the_librarys_own_affine_change() -> None:
 
 
 def test_half_the_images_are_mirrored_and_none_is_stretched_beyond_the_zoom() -> None:
-    move = Move(zoom=1.25, shift=0, shear=0)
+    move = Move(warp=1, zoom=1.25, shift=0, shear=0)
     move.set_random_seed(0)
     draws = [move.get_params_dependent_on_data({"shape": (32, 32, 4)}, {})["matrix"][:, :2] for _ in range(400)]
     mirrored = np.mean([np.linalg.det(matrix) < 0 for matrix in draws])

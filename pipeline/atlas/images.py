@@ -24,6 +24,8 @@ _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _JPEG_SCAN = b"\xff\xda"
 
+_QUARTERS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+
 # Callers run one image a thread, and OpenCV's own threads would fight theirs for the cores.
 cv2.setNumThreads(0)
 
@@ -90,9 +92,11 @@ def merge(channels: list[Image], into: Image) -> None:
 
 def statistics(image: Image) -> tuple[float, float, float]:
     """Mean and standard deviation of (H, W) uint8 as shares of white, and the share of pixels that are white."""
-    mean, deviation = cv2.meanStdDev(image)
-    white = cv2.countNonZero(cv2.threshold(image, 254, 255, cv2.THRESH_BINARY)[1])
-    return float(mean[0, 0]) / 255, float(deviation[0, 0]) / 255, white / image.size
+    # Not by meanStdDev and threshold: their 512-bit instructions make many processors lower their clock for a while,
+    # and the decoding of the next image took six per cent longer.
+    mean = cv2.norm(image, cv2.NORM_L1) / image.size
+    variance = cv2.norm(image, cv2.NORM_L2SQR) / image.size - mean**2  # of whole numbers below 2**53, so exact sums
+    return mean / 255, max(variance, 0.0) ** 0.5 / 255, np.count_nonzero(image == 255) / image.size
 
 
 def _check_png(data: bytes) -> None:
@@ -163,6 +167,13 @@ def look_up(image: Image, table: npt.NDArray[np.uint8]) -> Image:
     low, high = wide[:, 0] | wide[:, 2] << 16, wide[:, 1] << 8 | wide[:, 3] << 24  # of either pair side by side
     joint = np.bitwise_or.outer(high, low).astype("<u4", copy=False).view("<u2").reshape(1, 65536, 2)
     return cv2.LUT(image.view("<u2"), joint).view(np.uint8)
+
+
+def turn(image: Image, quarters: int, *, mirror: bool) -> Image:
+    """Mirror (S, S, C) uint8 from left to right or not, then turn it counterclockwise; ``image`` itself for neither."""
+    mirrored = cv2.flip(image, 1) if mirror else image
+    turned = cv2.rotate(mirrored, _QUARTERS[quarters]) if quarters else mirrored
+    return turned.astype(np.uint8, copy=False)
 
 
 def warp(image: Image, matrix: npt.NDArray[np.float64]) -> Image:
