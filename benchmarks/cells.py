@@ -1,6 +1,6 @@
 """The cells of the matrix side by side on Ray, against `dvc repro`: ``python -m benchmarks.cells``.
 
-A clone of this repository packs a tiny simulated competition, and then runs ``train`` and ``tta`` of its folds twice
+A clone of this repository packs a small simulated competition, and then runs ``train`` and ``tta`` of its folds twice
 from nothing: by `dvc repro`, one cell after the other on all cores, and by `python -m pipeline.cluster`, one a core.
 A third run, by `dvc repro` with one thread as a cell on Ray has, gives the bytes to compare with.
 
@@ -14,8 +14,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from ruamel.yaml import YAML
 
 from benchmarks.interleaved import report
 from benchmarks.interrupt import clone, differing, digests, reset
@@ -43,10 +45,24 @@ def run(folder: Path, *command: str, threads: int | None = None) -> tuple[float,
     return time.perf_counter() - started, done.stdout
 
 
-def main() -> dict[str, float]:
-    """Run it all in a temporary folder, print, and return the figures."""
+def lengthen(path: Path, epochs: int) -> None:
+    """Make cells of a minute from those of seconds: otherwise their start is all that is measured."""
+    yaml = YAML(typ="safe")
+    settings: dict[str, Any] = yaml.load(path)
+    for model in settings["models"].values():
+        model |= {"channels": [32, 64, 128, 256], "size": 96, "epochs": epochs, "evaluate_every": epochs}
+    settings["sample"] |= {"train": 240, "test": 60}
+    settings["machine"] |= {"workers": "auto", "save_minutes": 5}
+    with path.open("w", encoding="utf-8") as file:
+        yaml.dump(settings, file)
+
+
+def main(epochs: int | None = None) -> dict[str, float]:
+    """Run it all in a temporary folder, print, and return the figures; without ``epochs``, cells take seconds."""
     with tempfile.TemporaryDirectory() as name:
         folder = clone(Path(name) / "project", seed=0)
+        if epochs is not None:
+            lengthen(folder / "params.yaml", epochs)
         seconds: dict[str, float] = {}
         made: dict[str, dict[str, str]] = {}
         for how, command, threads in RUNS:
@@ -67,5 +83,6 @@ def main() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=30)
+    main(parser.parse_args().epochs)

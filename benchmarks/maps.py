@@ -25,7 +25,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.interleaved import report
 from pipeline import params, paths
-from pipeline.atlas.images import shrink
+from pipeline.atlas.images import shrink_quickly
 from pipeline.atlas.packed import open_images, read_index
 from pipeline.errors import InputError
 from pipeline.labels import LABELS
@@ -85,7 +85,7 @@ def judge_sample(
     labels = [label for label in entry.labels if 0 < shown[label][::STRIDE, ::STRIDE].mean() < 1]
     judged = []
     for name, (network, size) in networks.items():
-        pixels = torch.from_numpy(shrink(image, size).transpose(2, 0, 1).copy())
+        pixels = torch.from_numpy(shrink_quickly(image, size).transpose(2, 0, 1).copy())
         batch = pixels.expand(len(labels), -1, -1, -1)
         for kind, maps in label_maps(network, batch, torch.tensor(labels), settings.size).items() if labels else []:
             for label, found in zip(labels, maps.numpy(), strict=True):

@@ -46,7 +46,7 @@ def test_images_and_targets_are_those_of_the_table(
 def test_shrinking_is_by_area(table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]) -> None:
     images, _ = Samples(table, arrays, SIDE // 4).batch([(0, 0, 0)])
     blocks = arrays["a"][1].astype(float).reshape(SIDE // 4, 4, SIDE // 4, 4, 4).mean(axis=(1, 3))
-    assert np.abs(images[0].numpy().transpose(1, 2, 0) - blocks).max() <= 0.51
+    assert np.abs(images[0].numpy().transpose(1, 2, 0) - blocks).max() <= 1  # it is rounded twice
 
 
 def test_an_epoch_is_the_same_with_any_number_of_workers(

@@ -5,6 +5,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -159,6 +160,15 @@ def test_shrinking_by_a_whole_factor_is_the_mean_of_blocks(size: int, factor: in
     image = data.draw(arrays(np.uint8, (size * factor, size * factor, 4)))
     means = image.reshape(size, factor, size, factor, 4).mean(axis=(1, 3))
     assert np.abs(images.shrink(image, size) - means).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize(("side", "size"), [(512, 128), (512, 96), (500, 32), (256, 256), (96, 64)])
+def test_shrinking_quickly_is_shrinking_to_within_a_level(side: int, size: int) -> None:
+    smooth = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (side, side, 4), dtype=np.uint8), (0, 0), 3)
+    exact, quick = images.shrink(smooth, size).astype(int), images.shrink_quickly(smooth, size)
+    assert quick.shape == (size, size, 4)
+    assert np.abs(quick - exact).max() <= (1 if side % size == 0 else 2)
+    assert abs((quick - exact).mean()) < 0.5
 
 
 def test_shrinking_by_a_broken_factor_weighs_pixels_by_their_area() -> None:

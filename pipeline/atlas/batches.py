@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline import params
-from pipeline.atlas.images import shrink
+from pipeline.atlas.images import shrink_quickly
 from pipeline.atlas.sampling import draw, repeat_factors
 from pipeline.labels import target_matrix
 
@@ -74,7 +74,7 @@ class Samples(Dataset[Batch]):
 
     def _image(self, draw: Draw) -> Image:
         position = draw[1]
-        image = shrink(self.images[self.sources[position]][self.rows[position]], self.size)
+        image = shrink_quickly(self.images[self.sources[position]][self.rows[position]], self.size)
         return image if self.change is None else self.change(image, _seed(self.seed, *draw))
 
 

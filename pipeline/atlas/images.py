@@ -75,6 +75,17 @@ def shrink(image: Image, size: int) -> Image:
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
+def shrink_quickly(image: Image, size: int) -> Image:
+    """As `shrink`, by halves for as long as they can be taken: for what a network sees, in a third of the time.
+
+    Each halving rounds, halves upwards: a value is brighter by an eighth of a grey level a halving on average. Where
+    a broken factor is left, pixels at the seams of its windows count by the halved image's pixel.
+    """
+    while len(image) >= 2 * size and len(image) % 2 == 0:
+        image = shrink(image, len(image) // 2)
+    return shrink(image, size)
+
+
 def fit(image: Image, size: int) -> Image:
     """Bring a square image to (size, size[, C]): by area when it is larger, linearly when it is smaller.
 

@@ -7,7 +7,7 @@ of the lowest frequencies of the image, which survive a change of exposure, nois
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.atlas.images import fit, shrink
+from pipeline.atlas.images import fit, shrink_quickly
 
 BITS = 256
 SIDE = 32
@@ -32,9 +32,7 @@ _DOWN, _RIGHT = np.array(_LOWEST).T
 
 def thumbnail(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """All that the fingerprint sees of an image or of one of its channels: (S, S[, C]) to (32, 32[, C])."""
-    while len(pixels) >= 2 * SIDE:
-        pixels = shrink(pixels, len(pixels) // 2)  # by halves, which takes half the time of one large step
-    return fit(pixels, SIDE)
+    return shrink_quickly(pixels, SIDE) if len(pixels) >= SIDE else fit(pixels, SIDE)
 
 
 def perceptual_hash(pixels: npt.NDArray[np.uint8]) -> str:

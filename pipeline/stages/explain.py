@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline import cell, params, paths
 from pipeline.atlas.folds import read_folds
-from pipeline.atlas.images import shrink
+from pipeline.atlas.images import shrink_quickly
 from pipeline.atlas.packed import open_images
 from pipeline.errors import InputError, run_stage
 from pipeline.model import checkpoint
@@ -45,7 +45,8 @@ def draw(name: str, fold: int, pairs: pd.DataFrame) -> dict[str, npt.NDArray[np.
     network = network.to(runtime.device()).eval()
     images = {source: open_images(source) for source in pairs["source"].unique()}
     shown = [
-        shrink(images[source][int(row)], recipe.size) for source, row in zip(pairs["source"], pairs["row"], strict=True)
+        shrink_quickly(images[source][int(row)], recipe.size)
+        for source, row in zip(pairs["source"], pairs["row"], strict=True)
     ]
     batch = torch.from_numpy(np.stack(shown).transpose(0, 3, 1, 2).copy()).to(runtime.device())
     labels = torch.tensor(pairs["label"].tolist()).to(runtime.device())

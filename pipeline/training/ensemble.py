@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline import params
-from pipeline.atlas.images import Image, shrink
+from pipeline.atlas.images import Image, shrink_quickly
 from pipeline.errors import InputError
 from pipeline.model import checkpoint
 from pipeline.model.maps import DETAIL, label_maps
@@ -30,7 +30,7 @@ class Member:
 
     def see(self, images: Image) -> Tensor:
         """(B, S, S, 4) uint8 as the network takes it, (B, 4, s, s), shrunk as a packed image is."""
-        small = np.stack([shrink(image, self.recipe.size) for image in images])
+        small = np.stack([shrink_quickly(image, self.recipe.size) for image in images])
         return torch.from_numpy(small).permute(0, 3, 1, 2)
 
 
