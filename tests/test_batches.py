@@ -1,5 +1,10 @@
 """Batches: the right image with the right target, the same ones whatever the number of workers."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -100,6 +105,28 @@ def test_a_batch_lies_in_memory_as_the_network_reads_it(
         images, _ = next(iter(ordered_batches(Samples(table, arrays, SIDE), 4, workers)))
         assert images.shape == (4, 4, SIDE, SIDE)
         assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_failure_ends_the_program_though_its_traceback_holds_the_loader(tmp_path: Path) -> None:
+    script = tmp_path / "fails.py"
+    script.write_text(
+        """
+import numpy as np, pandas as pd
+from pipeline.atlas.batches import Samples, ordered_batches, workers_of
+table = pd.DataFrame({"source": ["a"] * 4, "row": range(4), "target": "0"})
+batches = ordered_batches(Samples(table, {"a": np.zeros((4, 8, 8, 4), np.uint8)}, 8), 2, 2)
+with workers_of(batches):
+    for _ in batches:
+        raise RuntimeError("out of memory")
+""",
+        encoding="utf-8",
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("RuntimeError: out of memory")
 
 
 def test_rare_labels_come_more_often_and_each_time_changed_anew(

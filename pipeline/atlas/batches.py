@@ -3,6 +3,7 @@
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,21 @@ def ordered_batches(
 ) -> DataLoader[Batch]:
     """All samples, or every so many-th from the process's own number on, in the table's order."""
     return _loader(samples, Draws(np.ones(len(samples)), batch_size, share=share), workers)
+
+
+@contextmanager
+def workers_of(*loaders: DataLoader[Batch]) -> Iterator[None]:
+    """End the loaders' workers with the block, also where an exception ends it.
+
+    Otherwise, where a traceback holds on to the loader, the interpreter at its exit would send them SIGTERM, which they
+    leave to their parent, and wait for them without end.
+    """
+    try:
+        yield
+    finally:
+        for loader in loaders:
+            if loader.num_workers and loader._iterator is not None:
+                loader._iterator._shutdown_workers()  # type: ignore[attr-defined]  # what its own deletion calls
 
 
 def _loader(samples: Samples, draws: Draws, workers: int) -> DataLoader[Batch]:

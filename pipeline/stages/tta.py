@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline import params, paths
-from pipeline.atlas.batches import Samples, ordered_batches
+from pipeline.atlas.batches import Samples, ordered_batches, workers_of
 from pipeline.atlas.folds import read_folds
 from pipeline.atlas.packed import open_images, read_index
 from pipeline.cell import model_and_fold
@@ -36,7 +36,7 @@ def main() -> None:
         samples, share = Samples(table, images, recipe.size), (ranks.rank, ranks.size)
         batches = ordered_batches(samples, settings.machine.predict_batch, workers, share)
         shown = track(batches, what, unit="batches", shown=ranks.first)
-        with ranks.together():
+        with ranks.together(), workers_of(batches):
             return ranks.gather(probabilities(network, shown, views=settings.tta.views, precision=recipe.precision))
 
     folds = read_folds()

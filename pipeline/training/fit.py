@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline import params
-from pipeline.atlas.batches import Batch, Samples, ordered_batches, training_batches
+from pipeline.atlas.batches import Batch, Samples, ordered_batches, training_batches, workers_of
 from pipeline.errors import InputError, when_asked_to_stop
 from pipeline.model.network import Network
 from pipeline.progress import count, say
@@ -74,7 +74,7 @@ def fit(
     with ranks.together():
         ranks.wait()  # nothing new is saved before each has taken up the same state
     shown = count("training", total=recipe.epochs * steps * images, unit="images", shown=ranks.first)
-    with when_asked_to_stop(run.stop), ranks.together(), shown as bar:
+    with when_asked_to_stop(run.stop), ranks.together(), workers_of(batches, held_out_batches), shown as bar:
         bar.update((run.epoch * steps + run.step) * images)
         for epoch in range(run.epoch, recipe.epochs):
             draws.epoch, draws.begin = epoch, run.step * recipe.accumulate
