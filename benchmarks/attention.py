@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from benchmarks.interleaved import Seconds, measure, ratio_of_medians, report
 from pipeline.labels import CHANNELS, LABELS
 from pipeline.model.attention import gate
+from pipeline.training import runtime
 
 NETWORKS = ("plain", "se", "cbam", "timm")
 GPU_PX = 512
@@ -111,6 +112,7 @@ def table_rows(seconds: Seconds, where: str, px: int, batch: int) -> list[dict[s
 
 def main(backbone: str, sizes: list[int], batch: int, rounds: int) -> dict[str, float]:
     """Measure, print and return the ratios, which are those of the first size."""
+    runtime.keep_freed_memory()  # as training does
     rows, figures = [], {}
     for px in sizes:
         for kind, bf16 in (("fp32", False), ("bf16", True)):

@@ -61,6 +61,7 @@ def fit(
     """
     if recipe.batch_size % ranks.size:
         raise InputError(f"a batch_size of {recipe.batch_size} cannot be shared by {ranks.size} processes alike")
+    runtime.keep_freed_memory()
     workers, share = runtime.workers(machine.workers, ranks.size), (ranks.rank, ranks.size)
     batches, draws = training_batches(training, recipe.batch_size, workers, recipe.repeat, share)
     held_out_batches = ordered_batches(held_out, machine.predict_batch, workers, share)

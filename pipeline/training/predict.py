@@ -29,6 +29,7 @@ def probabilities(
         views: names of ``atlas.views.VIEWS``.
         precision: as in the model's section.
     """
+    runtime.keep_freed_memory()
     device = runtime.device()
     parts = [torch.zeros(0, len(LABELS))]  # a source may have no test samples
     for images, _ in batches:

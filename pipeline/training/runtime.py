@@ -1,11 +1,13 @@
 """What the hardware offers: device, precision, loader processes."""
 
+import ctypes
 import os
 from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -32,6 +34,21 @@ def autocast(precision: Precision) -> AbstractContextManager[object]:
 def workers(setting: int | Literal["auto"], processes: int = 1) -> int:
     """Loader processes for each of ``processes``: the number given, or their share of the cores, up to 16."""
     return min(max(_cores() // processes, 1), 16) if setting == "auto" else setting
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what a step frees for the next one, where it is glibc that gives out memory.
+
+    By default it hands the top of its memory back to the system and asks for it again, page by page: on a CPU this is
+    some hundredths of a step. Both limits belong together: the first alone stops glibc from raising the second, and
+    every large array would come from the system.
+    """
+    try:
+        set_limit = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    for limit in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
+        set_limit(limit, 2**30)
 
 
 def _cores() -> int:
