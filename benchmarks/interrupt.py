@@ -3,10 +3,12 @@
 A clone of this repository runs a tiny simulated competition from simulate to submit, once undisturbed. Then
 `dvc repro` is started, killed with its whole process group at a random moment (SIGKILL, and some SIGINT or SIGTERM) and
 started again, until all the kills are spent; every run that ends, and the last one, which is left alone, is
-compared with the undisturbed run byte by byte. At last a run is killed in training, the model's seed is changed,
-and the next run compared with an undisturbed one of that seed: a state of other parameters must not be used.
+compared with the undisturbed run byte by byte. DVC writes dvc.lock in place; where a kill leaves half of it, and DVC
+refuses to start, the lock is taken back from git, as docs/recipes.md has the user do. At last a run is killed in
+training, the model's seed is changed, and the next run compared with an undisturbed one of that seed: a state of other
+parameters must not be used.
 
-The last line is JSON: ``kills``, ``different_files`` and ``stale_resumes``.
+The last line is JSON: ``kills``, ``different_files``, ``stale_resumes`` and ``torn_locks``.
 """
 
 import argparse
@@ -81,9 +83,35 @@ def finish(folder: Path) -> dict[str, str]:
     Raises:
         RuntimeError: the run failed; the end of its log is in the message.
     """
-    if start(folder).wait():
-        raise RuntimeError((folder / "repro.log").read_text(errors="replace")[-2000:])
+    log = folder / "repro.log"
+    log.unlink(missing_ok=True)
+    while start(folder).wait():
+        mend_lock(folder)
     return digests(folder)
+
+
+def mend_lock(folder: Path) -> None:
+    """Take dvc.lock back from git if a kill has torn it: what was done by then is in DVC's cache of runs.
+
+    Raises:
+        RuntimeError: the run failed for another reason; the end of its log is in the message.
+    """
+    log = folder / "repro.log"
+    said = log.read_text(errors="replace")
+    if begun(said) or "dvc.lock" not in said:
+        raise RuntimeError(said[-2000:])
+    log.rename(folder / f"torn-{torn(folder)}.log")
+    restore_locks(folder)
+
+
+def torn(folder: Path) -> int:
+    """How often the lock had to be taken back."""
+    return len(list(folder.glob("torn-*.log")))
+
+
+def restore_locks(folder: Path) -> None:
+    """Have the lock files as they are committed."""
+    subprocess.run(["git", "checkout", "--quiet", "--", "*.lock"], cwd=folder, check=True)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -108,7 +136,7 @@ def reset(folder: Path) -> None:
     for name in MADE:
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    subprocess.run(["git", "checkout", "--quiet", "--", "*.lock"], cwd=folder, check=True)
+    restore_locks(folder)
 
 
 def begun(log: str) -> list[str]:
@@ -136,7 +164,8 @@ def catch(folder: Path, aim: str, delay: float) -> tuple[subprocess.Popen[bytes]
             return process, stages[-1]
         time.sleep(0.02)
     if process.returncode:
-        raise RuntimeError(log.read_text(errors="replace")[-2000:])
+        mend_lock(folder)
+        return catch(folder, aim, delay)
     return process, None
 
 
@@ -192,6 +221,7 @@ def main(kills: int, interrupts: int) -> dict[str, int]:
             "kills": len(signals),
             "different_files": different,
             "stale_resumes": int(stale(harassed, other) > 0),
+            "torn_locks": torn(harassed),
         }
     print(pd.Series(killed, name="kills").rename_axis(["stage", "signal"]).unstack(fill_value=0).to_string())
     row = {"undisturbed, s": longest, "files compared": ended * len(expected), "runs that ended": ended, **figures}

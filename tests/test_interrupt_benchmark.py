@@ -6,7 +6,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from benchmarks.interrupt import begun, differing, digests, stop
+import pytest
+
+from benchmarks.interrupt import begun, differing, digests, mend_lock, stop, torn
 
 
 def test_a_missing_an_added_and_a_changed_file_differ(tmp_path: Path) -> None:
@@ -27,6 +29,21 @@ def test_the_stage_that_is_going_is_read_from_the_log() -> None:
         "Running stage 'data/sample/dvc.yaml:simulate':\n> python\nStage 'pack' is cached\nRunning stage 'tta@a-b-0':\n"
     )
     assert begun(log) == ["simulate", "tta"]
+
+
+def test_a_torn_lock_is_taken_back_and_counted_and_no_other_failure_is(tmp_path: Path) -> None:
+    (tmp_path / "dvc.lock").write_text("whole")
+    someone = ["-c", "user.name=a", "-c", "user.email=a"]
+    for command in (["init", "--quiet"], ["add", "."], [*someone, "commit", "--quiet", "--message", "a"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    (tmp_path / "dvc.lock").write_text("wh")
+    (tmp_path / "repro.log").write_text("ERROR: './dvc.lock' validation failed.")
+    mend_lock(tmp_path)
+    assert (tmp_path / "dvc.lock").read_text() == "whole"
+    assert torn(tmp_path) == 1
+    (tmp_path / "repro.log").write_text("Running stage 'pack':\nERROR: failed\nUpdating lock file 'dvc.lock'")
+    with pytest.raises(RuntimeError, match="failed"):
+        mend_lock(tmp_path)
 
 
 def alive(process: int) -> bool:
