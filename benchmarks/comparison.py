@@ -16,6 +16,7 @@ import contextlib
 import itertools
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -158,13 +159,13 @@ def time_steps(recipes: dict[Name, params.Model]) -> dict[Name, float]:
     return relative
 
 
-def compare(size: int, steps: int, seeds: int, maps: int) -> pd.DataFrame:
-    """Train and score everything on the run in the working folder; return the table."""
+def compare(attention: Sequence[str], size: int, steps: int, seeds: int, maps: int) -> pd.DataFrame:
+    """Train and score each attention, "none" first, with each head on the run in the working folder; return a table."""
     settings, table = params.load(), read_folds()
     folds, truth = table["fold"].to_numpy(), target_matrix(table["target"])
     ids = np.unique(folds).tolist()
     base = small(next(iter(settings.models.values())), size, steps, len(table) * (len(ids) - 1) // len(ids))
-    names = list(itertools.product(ATTENTION, HEADS))
+    names = list(itertools.product(attention, HEADS))
     recipes = {name: base.model_copy(update={"attention": name[0], "head": name[1]}) for name in names}
     simulated = settings.data.sources[0] == SIMULATED
     cells = [
@@ -194,14 +195,16 @@ def compare(size: int, steps: int, seeds: int, maps: int) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
-def main(runs: list[Path], size: int, steps: int, seeds: int, maps: int, out: Path | None) -> None:
+def main(
+    runs: list[Path], attention: Sequence[str], size: int, steps: int, seeds: int, maps: int, out: Path | None
+) -> None:
     """Compare on each run, print the tables, and write them."""
     tables = {}
     for run in runs:
         with contextlib.chdir(run):
             sources, folds = params.load().data.sources, read_folds()
             title = f"{' and '.join(sources)}: {len(folds)} samples, {seeds} seeds, {steps} steps at {size} px"
-            tables[title] = compare(size, steps, seeds, maps)
+            tables[title] = compare(attention, size, steps, seeds, maps)
         report(tables[title], {"run": sources[0], "configurations": len(tables[title]), "samples": len(folds)})
     if out:
         text = "\n".join(f"## {title}\n\n{table.to_markdown(index=False)}\n" for title, table in tables.items())
@@ -211,10 +214,13 @@ def main(runs: list[Path], size: int, steps: int, seeds: int, maps: int, out: Pa
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="*", default=[Path()], help="folders of finished runs")
+    others = [kind for kind in ATTENTION if kind != "none"]
+    parser.add_argument("--attention", nargs="+", choices=others, default=others, help="besides none")
     parser.add_argument("--size", type=int, default=64, help="pixels")
     parser.add_argument("--steps", type=int, default=240, help="of training")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--maps", type=int, default=60, help="simulated test samples to judge maps on")
     parser.add_argument("--out", type=Path, help="a Markdown file for the tables")
     arguments = parser.parse_args()
-    main(arguments.runs, arguments.size, arguments.steps, arguments.seeds, arguments.maps, arguments.out)
+    kinds = ["none", *arguments.attention]
+    main(arguments.runs, kinds, arguments.size, arguments.steps, arguments.seeds, arguments.maps, arguments.out)
