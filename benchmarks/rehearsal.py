@@ -81,7 +81,7 @@ def stand_in_for_training(project: Path) -> None:
     """Write what train and tta would leave: probabilities that know something of the truth, and a learning curve."""
     random = np.random.default_rng(0)
     folds = pd.read_csv(project / paths.FOLDS, dtype={"id": str, "target": str}, keep_default_na=False)
-    index = pd.read_csv(project / paths.packed(SOURCE) / "index.csv", dtype={"id": str})
+    index = pd.read_csv(project / paths.packed(SOURCE) / "index.csv", dtype={"id": str, "target": str})
     test_ids = index.loc[index["split"] == "test", "id"].to_numpy(dtype=np.str_)
     unknown = np.zeros((len(test_ids), len(LABELS)), dtype=np.bool_)
     curve = pd.DataFrame([{field.name: 1 for field in dataclasses.fields(Row)}])
