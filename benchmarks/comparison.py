@@ -30,7 +30,7 @@ from benchmarks.attention import step
 from benchmarks.interleaved import measure, ratio_of_medians, report
 from benchmarks.maps import judge_sample
 from pipeline import params
-from pipeline.atlas.augment import augmentation
+from pipeline.atlas.augment import Augmentation
 from pipeline.atlas.batches import Samples
 from pipeline.atlas.folds import read_folds
 from pipeline.atlas.packed import channel_statistics, open_images, read_index
@@ -89,7 +89,7 @@ def train(cell: Cell) -> Trained:
     recipe, table = cell.recipe, read_folds()
     images = {source: open_images(source) for source in table["source"].unique()}
     rest, held_out = table[table["fold"] != cell.fold], table[table["fold"] == cell.fold]
-    training = Samples(rest, images, recipe.size, change=augmentation(recipe.augment, recipe.size), seed=recipe.seed)
+    training = Samples(rest, images, recipe.size, change=Augmentation(recipe.augment, recipe.size), seed=recipe.seed)
     torch.manual_seed(recipe.seed)
     network = Network(recipe)
     mean, std = channel_statistics(rest)

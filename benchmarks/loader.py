@@ -25,7 +25,7 @@ import torch
 from benchmarks.interleaved import measure, ratio, report
 from pipeline import params
 from pipeline.atlas.archive import open_archive
-from pipeline.atlas.augment import augmentation
+from pipeline.atlas.augment import Augmentation
 from pipeline.atlas.batches import Samples, ordered_batches, training_batches
 from pipeline.atlas.pack import pack
 from pipeline.atlas.packed import IMAGES
@@ -100,7 +100,7 @@ def main(samples: int, size: int, rounds: int) -> dict[str, float]:
     cv2.setNumThreads(0)
     settings = params.load()
     recipe = next(iter(settings.models.values()))
-    change = augmentation(recipe.augment, size)
+    change = Augmentation(recipe.augment, size)
     batch_size = 16
     with tempfile.TemporaryDirectory() as name:
         sample = settings.sample.model_copy(update={"size": size, "train": samples, "test": 1})

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.interleaved import report
 from pipeline import params
-from pipeline.atlas.augment import augmentation
+from pipeline.atlas.augment import Augmentation
 from pipeline.atlas.batches import Samples
 from pipeline.labels import format_target
 from pipeline.model import checkpoint
@@ -68,7 +68,7 @@ def train(recipe: params.Model, halves: Halves) -> tuple[Network, list[history.R
     """Train on the first half, and judge on the second, before the first step and after each epoch."""
     rest, held_out, images = halves
     by_source = {SOURCE: images}
-    training = Samples(rest, by_source, recipe.size, change=augmentation(recipe.augment, recipe.size), seed=recipe.seed)
+    training = Samples(rest, by_source, recipe.size, change=Augmentation(recipe.augment, recipe.size), seed=recipe.seed)
     judged = Samples(held_out, by_source, recipe.size)
     prior, truth = training.targets.mean(dim=0), judged.targets.numpy() > 0
     torch.manual_seed(recipe.seed)

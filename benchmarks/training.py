@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.interleaved import Seconds, ratio, ratio_of_medians, report
 from pipeline import params
-from pipeline.atlas.augment import augmentation
+from pipeline.atlas.augment import Augmentation
 from pipeline.atlas.batches import Batch, Samples
 from pipeline.model.losses import objective
 from pipeline.model.network import Network
@@ -54,7 +54,7 @@ def packed_noise(folder: Path, count: int, side: int, size: int, recipe: params.
         image[:] = random.integers(0, 256, image.shape, dtype=np.uint8)
     targets = [f"{first} {first + 1}" for first in random.integers(0, 27, count)]
     table = pd.DataFrame({"source": "noise", "row": range(count), "target": targets})
-    return Samples(table, {"noise": images}, size, change=augmentation(recipe.augment, size), seed=recipe.seed)
+    return Samples(table, {"noise": images}, size, change=Augmentation(recipe.augment, size), seed=recipe.seed)
 
 
 def bare_step(recipe: params.Model, batch: Batch) -> Callable[[], None]:

@@ -10,7 +10,7 @@ import torch
 from albumentations.augmentations.geometric.functional import create_affine_transformation_matrix
 
 from pipeline import params
-from pipeline.atlas.augment import Move, affine, augmentation
+from pipeline.atlas.augment import Augmentation, Move, affine
 from pipeline.atlas.images import turn, warp
 from pipeline.atlas.views import VIEWS
 from tests.models import TINY
@@ -23,7 +23,7 @@ def image(size: int = 48) -> npt.NDArray[np.uint8]:
 
 
 def test_same_seed_same_pixels_whatever_came_before() -> None:
-    change = augmentation(TINY.augment, 48)
+    change = Augmentation(TINY.augment, 48)
     first = change(image(), 7)
     change(image(), 8)
     np.testing.assert_array_equal(change(image(), 7), first)
@@ -32,14 +32,20 @@ def test_same_seed_same_pixels_whatever_came_before() -> None:
     assert not np.array_equal(change(image(), 9), first)
 
 
+def test_the_last_change_is_written_where_it_is_told_to() -> None:
+    change, slot = Augmentation(TINY.augment, 48), np.empty((48, 48, 4), np.uint8)
+    assert change(image(), 7, slot) is slot
+    np.testing.assert_array_equal(slot, change(image(), 7))
+
+
 @pytest.mark.parametrize("part", [{"gain": 1.5}, {"gamma": 1.5}, {"noise": 0.1}, {"zoom": 2.0}, {"shift": 0.3}])
 def test_each_part_changes_the_image(part: dict[str, float]) -> None:
-    plain, changed = augmentation(OFF, 48)(image(), 3), augmentation(OFF.model_copy(update=part), 48)(image(), 3)
+    plain, changed = Augmentation(OFF, 48)(image(), 3), Augmentation(OFF.model_copy(update=part), 48)(image(), 3)
     assert not np.array_equal(plain, changed)
 
 
 def test_stain_varies_channels_independently_and_keeps_black_black() -> None:
-    change = augmentation(OFF.model_copy(update={"gain": 1.5}), 32)
+    change = Augmentation(OFF.model_copy(update={"gain": 1.5}), 32)
     flat = np.full((32, 32, 4), 100, np.uint8)
     for seed in range(20):
         values = change(flat, seed)[16, 16].astype(float)
@@ -50,7 +56,7 @@ def test_stain_varies_channels_independently_and_keeps_black_black() -> None:
 
 
 def test_a_crop_is_a_window_at_the_same_scale() -> None:
-    change = augmentation(OFF.model_copy(update={"crop": 0.5}), 48)
+    change = Augmentation(OFF.model_copy(update={"crop": 0.5}), 48)
     rows, columns = np.mgrid[:48, :48].astype(np.uint8)
     windows = [change(np.dstack([rows, columns, rows, columns]), seed) for seed in range(10)]
     assert {window.shape for window in windows} == {(24, 24, 4)}
@@ -67,7 +73,7 @@ def test_the_fast_warp_equals_opencvs_own_mirrored_one(angle: float, scale: floa
 
 
 def test_noise_has_the_spread_drawn_is_centred_and_new_for_each_seed_and_channel() -> None:
-    change = augmentation(OFF.model_copy(update={"noise": 0.04}), 256)
+    change = Augmentation(OFF.model_copy(update={"noise": 0.04}), 256)
     flat = np.full((256, 256, 4), 100, np.uint8)
     noises = [change(flat, seed).astype(float) - 100 for seed in range(40)]
     assert abs(np.mean(noises)) < 0.05
@@ -80,7 +86,7 @@ def test_noise_has_the_spread_drawn_is_centred_and_new_for_each_seed_and_channel
 
 
 def test_a_turned_image_is_one_of_the_eight_views_and_each_comes_as_often() -> None:
-    change = augmentation(OFF.model_copy(update={"warp": 0}), 48)
+    change = Augmentation(OFF.model_copy(update={"warp": 0}), 48)
     field = torch.from_numpy(image()).permute(2, 0, 1)
     views = {view(field).permute(1, 2, 0).numpy().tobytes(): name for name, view in VIEWS.items()}
     seen = Counter(views[change(image(), seed).tobytes()] for seed in range(800))  # fails where it is no view
@@ -106,7 +112,7 @@ def test_every_direction_is_seen() -> None:
     wedge = np.zeros((33, 33, 4), np.uint8)
     wedge[:16, 16:] = 200  # a mark off both axes
     wedge[:8, 16:] = 100
-    change = augmentation(OFF, 33)
+    change = Augmentation(OFF, 33)
     seen = [change(wedge, seed)[..., 0].astype(float) for seed in range(400)]
     rows, columns = np.mgrid[:33, :33] - 16
     angles = [np.degrees(np.arctan2((s * rows).sum(), (s * columns).sum())) for s in seen]

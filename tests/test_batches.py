@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from pipeline import params
-from pipeline.atlas.batches import Samples, ordered_batches, training_batches
+from pipeline.atlas.batches import Image, Samples, ordered_batches, training_batches, workers_of
 
 N, SIDE = 11, 64
 OFF = params.Repeat(below=0.05, most=1)
@@ -31,9 +32,13 @@ def table() -> pd.DataFrame:
     )
 
 
-def add_seed(image: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
+class AddSeed:
     """An 'augmentation' that shows its seed."""
-    return image + np.uint8(seed % 251)
+
+    side = SIDE
+
+    def __call__(self, image: Image, seed: int, into: Image) -> Image:
+        return np.add(image, np.uint8(seed % 251), into)
 
 
 def test_images_and_targets_are_those_of_the_table(
@@ -58,7 +63,7 @@ def test_an_epoch_is_the_same_with_any_number_of_workers(
     table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]
 ) -> None:
     def epochs(workers: int) -> list[torch.Tensor]:
-        loader, draws = training_batches(Samples(table, arrays, SIDE, change=add_seed, seed=5), 4, workers, OFF)
+        loader, draws = training_batches(Samples(table, arrays, SIDE, change=AddSeed(), seed=5), 4, workers, OFF)
         seen = []
         for epoch in range(2):
             draws.epoch = epoch
@@ -70,6 +75,18 @@ def test_an_epoch_is_the_same_with_any_number_of_workers(
         torch.testing.assert_close(left, right, rtol=0, atol=0)
     assert len(alone[0]) == 8  # two whole batches of four; the rest of two is left for another epoch
     assert not torch.equal(alone[0], alone[1])
+
+
+def test_a_pass_that_was_given_up_leaves_nothing_to_the_next(
+    table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]
+) -> None:
+    batches = ordered_batches(Samples(table, arrays, SIDE), 1, 2)
+    with workers_of(batches):
+        for taken in range(len(table)):
+            next(islice(batches, taken, None))
+            for position, (images, _) in enumerate(batches):
+                expected = arrays[table["source"][position]][table["row"][position]]
+                np.testing.assert_array_equal(images[0].numpy().transpose(1, 2, 0), expected)
 
 
 def test_ordered_batches_hold_every_sample_once_in_order(
@@ -132,7 +149,7 @@ with workers_of(batches):
 def test_rare_labels_come_more_often_and_each_time_changed_anew(
     table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]
 ) -> None:
-    samples = Samples(table, arrays, SIDE, change=add_seed)
+    samples = Samples(table, arrays, SIDE, change=AddSeed())
     repeat = params.Repeat(below=1, most=1.5)  # every label is rare: 1.5 times each, but once without a label
     loader, draws = training_batches(samples, 2, 0, repeat)
     batches = list(draws)

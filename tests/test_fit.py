@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import torch
 from torch import nn
 
 from pipeline import params
-from pipeline.atlas.batches import Image, Samples
+from pipeline.atlas.batches import Change, Image, Samples
 from pipeline.errors import InputError, Stopped
 from pipeline.model.network import Network
 from pipeline.progress import say
@@ -48,7 +47,7 @@ def run(
     model: params.Model = TINY,
     states: States | None = None,
     stop_after: int | None = None,
-    change: Callable[[Image, int], Image] | None = None,
+    change: Change | None = None,
     **machine: float,
 ) -> tuple[list[history.Row], npt.NDArray[np.float32]]:
     training, held_out = two_patterns(32), two_patterns(16)
@@ -127,14 +126,17 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, damaged: b
 class SignalAtDraw:
     """An augmentation that changes nothing, and sends this process a signal when it has seen some images."""
 
+    side = 32
+
     def __init__(self, by: signal.Signals, draws: int) -> None:
         self.by, self.left = by, draws
 
-    def __call__(self, image: Image, _seed: int) -> Image:
+    def __call__(self, image: Image, seed: int, into: Image) -> Image:  # noqa: ARG002 - every change has one
+        into[:] = image
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), self.by)
-        return image
+        return into
 
 
 @pytest.mark.parametrize(

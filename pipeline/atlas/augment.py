@@ -1,7 +1,6 @@
 """Random changes to training images that leave the label as it is. The only module that knows albumentations."""
 
 import os
-from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -117,44 +116,49 @@ class Noise(A.ImageOnlyTransform):  # type: ignore[misc]
         drawn = np.random.default_rng(0).normal(128, NOISE_SPREAD, (side, side, len(CHANNELS)))
         self.stored = drawn.round().clip(0, 255).astype(np.uint8)
 
-    def get_params(self) -> dict[str, Any]:
-        """Draw the strength, and where to read."""
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - theirs
+        """Draw the strength, and where to read; and pass on where to write."""
         down, right, strength = self.random_generator.random(3)
         share = self.deviation * strength * 255 / NOISE_SPREAD
-        return {"top": int(NOISE_MARGIN * down), "left": int(NOISE_MARGIN * right), "share": float(share)}
+        top, left = int(NOISE_MARGIN * down), int(NOISE_MARGIN * right)
+        return {"top": top, "left": left, "share": float(share), "into": data.get("into")}
 
-    def apply(self, img: Image, top: int, left: int, share: float, **_: object) -> Image:
-        """(H, W, C) to the same shape."""
+    def apply(self, img: Image, top: int, left: int, share: float, into: Image | None, **_: object) -> Image:
+        """(H, W, C) to the same shape; ``into``, where it is given."""
         height, width = img.shape[:2]
-        return images.add(img, self.stored[top : top + height, left : left + width], share)
+        return images.add(img, self.stored[top : top + height, left : left + width], share, into)
 
 
-def augmentation(augment: params.Augment, size: int) -> Callable[[Image, int], Image]:
-    """Build the random change: ``change(image, seed)`` maps (size, size, 4) uint8 to (crop * size, crop * size, 4).
+class Augmentation:
+    """The random change of a model: (size, size, 4) uint8 to (side, side, 4), ``side`` being ``crop`` times the size.
 
     A cropped window has the scale of the whole image, so that a network trained on windows predicts whole images.
 
-    The result is a function of image and seed alone: the library's own generator would repeat itself in
-    every worker and every epoch, so it is seeded anew for each sample.
+    The result is a function of image and seed alone: the library's own generator would repeat itself in every worker
+    and every epoch, so it is seeded anew for each sample.
     """
-    window = round(augment.crop * size)
-    transforms: list[A.ImageOnlyTransform] = [
-        Move(augment.warp, augment.zoom, augment.shift, augment.shear),
-        Stain(augment.gain, augment.gamma),
-    ]
-    if window < size:
-        transforms.insert(0, A.RandomCrop(window, window, p=1))
-    if augment.noise:
-        transforms.append(Noise(augment.noise, window))
 
-    def change(image: Image, seed: int) -> Image:
+    def __init__(self, augment: params.Augment, size: int) -> None:
+        self.side = round(augment.crop * size)
+        self._transforms: list[A.ImageOnlyTransform] = [
+            Move(augment.warp, augment.zoom, augment.shift, augment.shear),
+            Stain(augment.gain, augment.gamma),
+        ]
+        if self.side < size:
+            self._transforms.insert(0, A.RandomCrop(self.side, self.side, p=1))
+        if augment.noise:
+            self._transforms.append(Noise(augment.noise, self.side))
+
+    def __call__(self, image: Image, seed: int, into: Image | None = None) -> Image:
+        """Change an image; the result is ``into``, where that is given."""
         # One generator for all: set_random_seed would start every transform at the same number, so that the
         # strength of the noise would follow that of the stain. And no A.Compose, whose checks take a tenth of the time
         # at small sizes.
         random, python_random = np.random.default_rng(seed), Random(seed)
-        for transform in transforms:
+        for transform in self._transforms:
             transform.set_random_state(random, python_random)
-            image = transform(image=image)["image"]
-        return image
-
-    return change
+            image = transform(image=image, into=into)["image"]
+        if into is None or image is into:
+            return image
+        into[:] = image
+        return into

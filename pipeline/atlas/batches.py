@@ -2,9 +2,10 @@
 
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from mmap import mmap
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipeline import params
 from pipeline.atlas.images import shrink_quickly
 from pipeline.atlas.sampling import draw, repeat_factors
-from pipeline.labels import target_matrix
+from pipeline.labels import CHANNELS, target_matrix
 
 Image = npt.NDArray[np.uint8]
 Batch = tuple[Tensor, Tensor]
@@ -25,14 +26,29 @@ Draw = tuple[int, int, int]
 """(epoch, position in the table, how many times it was drawn before): what the loader asks a `Samples` for."""
 
 
-class Samples(Dataset[Batch]):
+AHEAD = 2
+"""Batches that each worker has under way."""
+
+
+class Change(Protocol):
+    """A random change to an image."""
+
+    @property
+    def side(self) -> int:
+        """Of what comes out, in pixels."""
+
+    def __call__(self, image: Image, seed: int, into: Image) -> Image:
+        """Change (S, S, 4), as the seed says, into (side, side, 4), which is returned."""
+
+
+class Samples:
     """Rows of packed arrays as batches, which stay bytes until they are on the device.
 
     Args:
         table: one row a sample: ``source``, ``row`` (in that source's array) and ``target`` (empty if unknown).
         images: the packed array of each source, (N, S, S, 4) uint8.
         size: side in pixels of the images given out; larger ones are shrunk by area.
-        change: ``change(image, seed)``, a random augmentation, or None.
+        change: a random augmentation, or None.
         seed: with the draw, decides what ``change`` does.
     """
 
@@ -42,7 +58,7 @@ class Samples(Dataset[Batch]):
         images: Mapping[str, Image],
         size: int,
         *,
-        change: Callable[[Image, int], Image] | None = None,
+        change: Change | None = None,
         seed: int = 0,
     ) -> None:
         self.sources = table["source"].to_numpy(dtype=str)
@@ -58,25 +74,30 @@ class Samples(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image given out, as it lies in memory."""
+        side = self.size if self.change is None else self.change.side
+        return side, side, len(CHANNELS)
+
     def batch(self, draws: Sequence[Draw]) -> Batch:
         """The batch of some draws, copied from the packed array once.
 
         The array holds a pixel's channels side by side, which is how the network wants them in memory: the
         batch is only indexed in another order, (B, 4, S, S), and nothing is transposed.
         """
-        first = self._image(draws[0])
-        images = np.empty((len(draws), *first.shape), np.uint8)
-        images[0] = first
-        for i in range(1, len(draws)):
-            images[i] = self._image(draws[i])
-        return torch.from_numpy(images).permute(0, 3, 1, 2), self.targets[[position for _, position, _ in draws]]
+        images = _for_the_device((len(draws), *self.shape))
+        self.fill(images.numpy(), draws)
+        return images.permute(0, 3, 1, 2), self.targets[[position for _, position, _ in draws]]
 
-    __getitems__ = batch  # what the loader calls
-
-    def _image(self, draw: Draw) -> Image:
-        position = draw[1]
-        image = shrink_quickly(self.images[self.sources[position]][self.rows[position]], self.size)
-        return image if self.change is None else self.change(image, _seed(self.seed, *draw))
+    def fill(self, into: Image, draws: Sequence[Draw]) -> None:
+        """Write the images of some draws into (B, S, S, 4)."""
+        for slot, (epoch, position, before) in zip(into, draws, strict=True):
+            image = shrink_quickly(self.images[self.sources[position]][self.rows[position]], self.size)
+            if self.change is None:
+                slot[:] = image
+            else:
+                self.change(image, _seed(self.seed, epoch, position, before), slot)
 
 
 class Draws(Sampler[list[Draw]]):
@@ -132,9 +153,56 @@ class Draws(Sampler[list[Draw]]):
         return math.ceil(len(range(which, self.samples, of)) / self.batch_size)
 
 
+class Batches:
+    """Batches of samples, an epoch with each pass, loaded ahead by workers where there are any.
+
+    Workers write to memory that they share with this process from the start, from where each batch is copied. The
+    loader's own way is new shared memory for each batch: two workers load half as much again without it. It also
+    lies in ``/dev/shm``, of which containers often have but 64 MB.
+    """
+
+    def __init__(self, samples: Samples, draws: Draws, workers: int) -> None:
+        self._samples, self._draws = samples, draws
+        self._loader: DataLoader[tuple[int, list[int]]] | None = None
+        if workers:
+            # One more than are under way: while a batch is copied, the next one is begun.
+            shape = (AHEAD * workers + 1, draws.batch_size, *samples.shape)
+            self._slots = np.frombuffer(mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
+            self._loader = DataLoader(
+                _Filled(samples, self._slots),
+                batch_sampler=_Numbered(draws),
+                collate_fn=_as_it_is,
+                num_workers=workers,
+                prefetch_factor=AHEAD,
+                # Not what the system prefers: a forked worker shares the arrays, and nothing is pickled.
+                multiprocessing_context="fork",
+                persistent_workers=True,
+                # The loader draws a number from its generator; with one of its own it leaves the network's untouched.
+                generator=torch.Generator(),
+                worker_init_fn=_leave_stopping_to_the_parent,
+            )
+
+    def __len__(self) -> int:
+        return len(self._draws)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._loader is None:
+            yield from map(self._samples.batch, self._draws)
+            return
+        for number, positions in self._loader:
+            slot = torch.from_numpy(self._slots[number % len(self._slots), : len(positions)])
+            images = _for_the_device(slot.shape).copy_(slot)
+            yield images.permute(0, 3, 1, 2), self._samples.targets[positions]
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._loader is not None and self._loader._iterator is not None:
+            self._loader._iterator._shutdown_workers()  # type: ignore[attr-defined]  # what its own deletion calls
+
+
 def training_batches(
     samples: Samples, batch_size: int, workers: int, repeat: params.Repeat, share: tuple[int, int] = (0, 1)
-) -> tuple[DataLoader[Batch], Draws]:
+) -> tuple[Batches, Draws]:
     """Shuffled batches without the incomplete last one; set ``draws.epoch`` and ``draws.begin`` before each pass.
 
     Args:
@@ -146,19 +214,17 @@ def training_batches(
     """
     factors = repeat_factors(samples.targets.numpy() > 0, repeat.below, repeat.most)
     draws = Draws(factors, batch_size // share[1], shuffle_seed=samples.seed, drop_last=True, share=share)
-    return _loader(samples, draws, workers), draws
+    return Batches(samples, draws, workers), draws
 
 
-def ordered_batches(
-    samples: Samples, batch_size: int, workers: int, share: tuple[int, int] = (0, 1)
-) -> DataLoader[Batch]:
+def ordered_batches(samples: Samples, batch_size: int, workers: int, share: tuple[int, int] = (0, 1)) -> Batches:
     """All samples, or every so many-th from the process's own number on, in the table's order."""
-    return _loader(samples, Draws(np.ones(len(samples)), batch_size, share=share), workers)
+    return Batches(samples, Draws(np.ones(len(samples)), batch_size, share=share), workers)
 
 
 @contextmanager
-def workers_of(*loaders: DataLoader[Batch]) -> Iterator[None]:
-    """End the loaders' workers with the block, also where an exception ends it.
+def workers_of(*batches: Batches) -> Iterator[None]:
+    """End the workers with the block, also where an exception ends it.
 
     Otherwise, where a traceback holds on to the loader, the interpreter at its exit would send them SIGTERM, which they
     leave to their parent, and wait for them without end.
@@ -166,25 +232,38 @@ def workers_of(*loaders: DataLoader[Batch]) -> Iterator[None]:
     try:
         yield
     finally:
-        for loader in loaders:
-            if loader.num_workers and loader._iterator is not None:
-                loader._iterator._shutdown_workers()  # type: ignore[attr-defined]  # what its own deletion calls
+        for each in batches:
+            each.close()
 
 
-def _loader(samples: Samples, draws: Draws, workers: int) -> DataLoader[Batch]:
-    return DataLoader(
-        samples,
-        batch_sampler=draws,
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        # Not what the system prefers: a forked worker shares the packed array, and nothing is pickled.
-        multiprocessing_context="fork" if workers else None,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        # The loader draws a number from its generator; with one of its own it leaves the network's untouched.
-        generator=torch.Generator(),
-        worker_init_fn=_leave_stopping_to_the_parent,
-    )
+class _Filled(Dataset[tuple[int, list[int]]]):
+    """What workers do: a batch goes into its slot, and which samples it holds goes back."""
+
+    def __init__(self, samples: Samples, slots: Image) -> None:
+        self.samples, self.slots = samples, slots
+
+    def __getitems__(self, numbered: tuple[int, list[Draw]]) -> tuple[int, list[int]]:
+        number, draws = numbered
+        self.samples.fill(self.slots[number % len(self.slots), : len(draws)], draws)
+        return number, [position for _, position, _ in draws]
+
+
+class _Numbered(Sampler[Any]):
+    """The batches of draws with their numbers in the epoch."""
+
+    def __init__(self, draws: Draws) -> None:
+        self.draws = draws
+
+    def __iter__(self) -> Iterator[tuple[int, list[Draw]]]:
+        return enumerate(self.draws)
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+
+def _for_the_device(shape: Sequence[int]) -> Tensor:
+    """New memory for images, from where a GPU can fetch them by itself."""
+    return torch.empty(tuple(shape), dtype=torch.uint8, pin_memory=torch.cuda.is_available())
 
 
 def _leave_stopping_to_the_parent(_worker: int) -> None:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.atlas import png
 from pipeline.errors import InputError
 
 Image = npt.NDArray[np.uint8]
@@ -19,8 +20,6 @@ MAX_SCANS = 64
 VERSION = str(cv2.__version__)
 """Another OpenCV may decode or round otherwise."""
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _JPEG_SCAN = b"\xff\xda"
 
@@ -47,9 +46,8 @@ def decode(data: bytes, channel: str) -> Image:
         InputError: the bytes are no such image, or not all of it; the message names the fault and what to do,
             the caller knows the file.
     """
-    if data.startswith(_PNG):
-        _check_png(data)
-        return _decode(data, cv2.IMREAD_GRAYSCALE)
+    if data.startswith(png.SIGNATURE):
+        return _decode(_checked_png(data), cv2.IMREAD_GRAYSCALE)
     if data.startswith(_JPEG):
         _check_jpeg(data)
         return _stain(_decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION), channel)
@@ -110,22 +108,15 @@ def statistics(image: Image) -> tuple[float, float, float]:
     return mean / 255, max(variance, 0.0) ** 0.5 / 255, np.count_nonzero(image == 255) / image.size
 
 
-def _check_png(data: bytes) -> None:
-    if len(data) < 33 or _PNG_END not in data[-64:]:
-        raise InputError("ends early: download it again")
-    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
-    if depth != 8:
-        raise InputError(f"a PNG of {depth} bits a pixel where 8 are needed: convert it, choosing how to scale")
-    if colour != 0:
+def _checked_png(data: bytes) -> bytes:
+    """The file, or the same image in a form that is read sooner."""
+    header = png.read_header(data)
+    if header.depth != 8:
+        raise InputError(f"a PNG of {header.depth} bits a pixel where 8 are needed: convert it, choosing how to scale")
+    if header.colour != 0:
         raise InputError("a colour PNG where gray is needed: save the stain's own channel as gray")
-    _check_size(width, height)
-    position = len(_PNG)
-    while position < len(data):
-        # OpenCV sets aside whatever a chunk says it holds: 142 bytes could ask for 4 GB.
-        [length] = struct.unpack(">I", data[position : position + 4].ljust(4, b"\0"))
-        position += 12 + length
-        if position > len(data):
-            raise InputError("a damaged image: download it again")
+    _check_size(header.width, header.height)
+    return png.stored(data, header, list(png.chunks(data)))
 
 
 def _check_jpeg(data: bytes) -> None:
@@ -204,6 +195,9 @@ def warp(image: Image, matrix: npt.NDArray[np.float64]) -> Image:
     return cv2.warpAffine(laid_out, moved, (width, height), flags=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 
-def add(image: Image, noise: Image, share: float) -> Image:
-    """``image + share * (noise - 128)``, rounded and kept within 0..255; both of one shape, uint8."""
-    return cv2.addWeighted(image, 1, noise, share, -128 * share).astype(np.uint8, copy=False)
+def add(image: Image, noise: Image, share: float, into: Image | None = None) -> Image:
+    """``image + share * (noise - 128)``, rounded and kept within 0..255; all of one shape, uint8.
+
+    The result is ``into``, where that is given: a copy of a large image costs as much as a good part of the sum.
+    """
+    return cv2.addWeighted(image, 1, noise, share, -128 * share, into).astype(np.uint8, copy=False)

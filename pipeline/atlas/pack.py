@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import paths
-from pipeline.atlas import images, perceptual
+from pipeline.atlas import images, perceptual, png
 from pipeline.atlas.archive import Archive
 from pipeline.atlas.packed import COLUMNS, IMAGES, INDEX
 from pipeline.atlas.partial import Figures, Row, open_partial
@@ -178,7 +178,7 @@ def _stamp(archive: Archive, id_: str) -> str:
 
 def _maker() -> str:
     """Name what decides the pixels and figures besides files and size: this code and OpenCV's."""
-    code = [Path(__file__), *(Path(str(module.__file__)) for module in (images, perceptual))]
+    code = [Path(__file__), *(Path(str(module.__file__)) for module in (images, perceptual, png))]
     return blake2b(b"".join(path.read_bytes() for path in code), digest_size=16).hexdigest() + images.VERSION
 
 

@@ -14,7 +14,7 @@ import torch
 
 import pipeline
 from pipeline import params, paths
-from pipeline.atlas.augment import augmentation
+from pipeline.atlas.augment import Augmentation
 from pipeline.atlas.batches import Samples
 from pipeline.atlas.folds import read_folds
 from pipeline.atlas.packed import INDEX, channel_statistics, open_images
@@ -40,7 +40,7 @@ def main() -> None:
     folds = read_folds()
     images = {source: open_images(source) for source in folds["source"].unique()}
     rest, held_out = folds[folds["fold"] != fold], folds[folds["fold"] == fold]
-    training = Samples(rest, images, recipe.size, change=augmentation(recipe.augment, recipe.size), seed=recipe.seed)
+    training = Samples(rest, images, recipe.size, change=Augmentation(recipe.augment, recipe.size), seed=recipe.seed)
     judged = Samples(held_out, images, recipe.size)
 
     torch.manual_seed(recipe.seed)
