@@ -199,9 +199,10 @@ def test_merging_keeps_the_order_of_channels() -> None:
     assert np.array_equal(merged, image)
 
 
-def test_look_up_gives_each_channel_its_own_table() -> None:
+@pytest.mark.parametrize("shape", [(33, 17, 4), (260, 270, 4)])  # looked up one by one, and in pairs
+def test_look_up_gives_each_channel_its_own_table(shape: tuple[int, int, int]) -> None:
     random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (33, 17, 4), dtype=np.uint8)
+    pixels = random.integers(0, 256, shape, dtype=np.uint8)
     table = random.integers(0, 256, (256, 4), dtype=np.uint8)
     expected = np.stack([table[:, channel][pixels[..., channel]] for channel in range(4)], axis=-1)
     np.testing.assert_array_equal(images.look_up(pixels, table), expected)
