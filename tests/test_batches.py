@@ -1,5 +1,6 @@
 """Batches: the right image with the right target, the same ones whatever the number of workers."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -122,6 +123,16 @@ def test_a_batch_lies_in_memory_as_the_network_reads_it(
         images, _ = next(iter(ordered_batches(Samples(table, arrays, SIDE), 4, workers)))
         assert images.shape == (4, 4, SIDE, SIDE)
         assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="beside a GPU they take nothing from the network")
+def test_workers_give_way_to_the_network(table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]) -> None:
+    batches = ordered_batches(Samples(table, arrays, SIDE), 4, 2)
+    with workers_of(batches):
+        list(batches)
+        workers = [child.pid for child in multiprocessing.active_children()]
+        assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in workers if pid] == [19, 19]
+    assert os.getpriority(os.PRIO_PROCESS, 0) < 19
 
 
 def test_a_failure_ends_the_program_though_its_traceback_holds_the_loader(tmp_path: Path) -> None:

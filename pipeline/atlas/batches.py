@@ -1,9 +1,11 @@
 """From packed images to batches of uint8 tensors, the same ones whatever the number of workers."""
 
 import math
+import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from mmap import mmap
 from typing import Any, Protocol
 
@@ -179,7 +181,7 @@ class Batches:
                 persistent_workers=True,
                 # The loader draws a number from its generator; with one of its own it leaves the network's untouched.
                 generator=torch.Generator(),
-                worker_init_fn=_leave_stopping_to_the_parent,
+                worker_init_fn=partial(_prepare, give_way=not torch.cuda.is_available()),
             )
 
     def __len__(self) -> int:
@@ -266,11 +268,15 @@ def _for_the_device(shape: Sequence[int]) -> Tensor:
     return torch.empty(tuple(shape), dtype=torch.uint8, pin_memory=torch.cuda.is_available())
 
 
-def _leave_stopping_to_the_parent(_worker: int) -> None:
+def _prepare(_worker: int, *, give_way: bool) -> None:
     # A signal to the whole process group must not take the batches away before the step is over and saved.
     # Workers end with their parent, however it ends.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    if give_way:
+        # Where the network computes on the same cores, its threads wait for the last of them: what a worker takes from
+        # one, all lose. It finds time enough where they wait by themselves.
+        os.nice(19)
 
 
 def _as_it_is(batch: Any) -> Any:  # the loader's type, which knows lists of samples only
