@@ -114,7 +114,7 @@ class Model(Section):
     channels: tuple[Count, Count, Count, Count] | None
     attention: Literal["none", "channel", "spatial", "cbam", "nonlocal", "self"]
     init: Literal["identity", "paper"]
-    head: Literal["pooled", "label_queries"]
+    head: Literal["pooled", "label_queries", "kernel"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     size: Annotated[int, Field(ge=32)]
     normalise: Literal["image", "dataset"]
@@ -140,6 +140,12 @@ class Model(Section):
     compile: bool
     augment: Augment
     seed: Seed
+
+    @model_validator(mode="after")
+    def _frozen_from_something(self) -> "Model":
+        if self.head == "kernel" and self.pretrained is False:
+            raise ValueError("head kernel trains no network: name its weights in pretrained")
+        return self
 
 
 class Tta(Section):

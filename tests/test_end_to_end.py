@@ -113,7 +113,10 @@ def test_a_run_and_what_a_change_reruns(project: Project) -> None:
     # Maps are drawn anew only if the change singles out other examples.
     assert project.repro() - maps == cells("tta", *models) | after
 
-    project.change(rf"(?s)(\n  {models[-1]}:.*?seed): \d+", r"\1: 7")
+    # The other kind of model, which all that follows has to get along with.
+    shutil.copy(project.root / f"models/{models[0]}/fold-0.safetensors", project.root / "own.safetensors")
+    kernel = r"\1\n    head: kernel\n    pretrained: own.safetensors"
+    project.change(rf"(\n  {models[-1]}:\n    <<: \*base)", kernel)
     again = project.repro() - {f"explain@{model}" for model in models[:-1]}
     assert again == cells("train", models[-1]) | cells("tta", models[-1]) | after | {f"explain@{models[-1]}"}
 

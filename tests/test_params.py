@@ -43,6 +43,11 @@ def test_every_profile_is_valid(profile: Path) -> None:
             "precision: fp8",
             r"models\.[\w-]+\.precision: .*'auto', 'fp32' or 'bf16'.*\(it is 'fp8'\)",
         ),
+        (
+            "head: pooled",
+            "head: kernel",
+            r"models\.[\w-]+: head kernel trains no network: name its weights in pretrained",
+        ),
         ("seed: 1", "seed: '1'", r"sample\.seed: .*valid integer"),
         ("seed: 1", "seed: 1.5", r"sample\.seed: .*valid integer"),
         ("size: 96 ", "size: 1024 ", r"models\.[\w-]+\.size is 1024, larger than pack\.size 512"),

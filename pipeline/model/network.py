@@ -13,9 +13,13 @@ from pipeline.errors import InputError
 from pipeline.labels import CHANNELS, LABELS
 from pipeline.model.attention import attend, gate
 from pipeline.model.heads import LabelQueries
+from pipeline.model.kernel import KernelHead, pool_stages
 
 MIN_STD = 4 / 255
 """Spread below which a channel counts as empty: its read-out noise is not blown up to full contrast."""
+
+STAGES = 3
+"""The last stages that the kernel head sees."""
 
 
 class Normalise(nn.Module):
@@ -48,7 +52,8 @@ class Normalise(nn.Module):
 class Network(nn.Module):
     """Normalisation, a timm ResNet with attention, and a head that gives 28 logits.
 
-    The pooled head is timm's own: average and max pooling joined, dropout, one linear layer.
+    The pooled head is timm's own: average and max pooling joined, dropout, one linear layer. The kernel head sees more
+    than the last stage: structures of a few pixels are told in earlier ones, and no training brings them there.
     """
 
     def __init__(self, model: params.Model) -> None:
@@ -63,9 +68,13 @@ class Network(nn.Module):
         self.queries = (
             LabelQueries(self.backbone.num_features, model.dropout) if model.head == "label_queries" else None
         )
+        self.kernel = KernelHead() if model.head == "kernel" else None
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 4, H, W) uint8 to logits (B, 28)."""
+        if self.kernel is not None:
+            found: Tensor = self.kernel(self.pooled_stages(images))
+            return found
         x = self.features(images)
         logits: Tensor = self.backbone.forward_head(x) if self.queries is None else self.queries(x)
         return logits
@@ -75,6 +84,12 @@ class Network(nn.Module):
         x = self.normalise(images).contiguous(memory_format=torch.channels_last)
         features: Tensor = self.backbone.forward_features(x)
         return features
+
+    def pooled_stages(self, images: Tensor) -> Tensor:
+        """(B, 4, H, W) uint8 to what the kernel head takes: pooled maps of the last three stages, (B, F)."""
+        x = self.normalise(images).contiguous(memory_format=torch.channels_last)
+        _, stages = self.backbone.forward_intermediates(x, indices=STAGES)
+        return pool_stages(stages)
 
     @property
     def stem(self) -> str:
@@ -88,13 +103,13 @@ class Network(nn.Module):
 
         Args:
             prior: (28,) share of training samples with each label. The head's bias becomes its logit, so that
-                the first predictions are the frequencies and the first loss is small.
+                the first predictions are the frequencies and the first loss is small. The kernel head has none.
             mean: (4,) channel means of the training images, as a share of white.
             std: (4,) channel spreads of the same.
         """
         head = self.backbone.get_classifier() if self.queries is None else self.queries
-        assert isinstance(head, nn.Linear | LabelQueries)  # for the type checker: num_classes is not 0
-        head.bias.copy_(torch.logit(prior, eps=1e-3))
+        if isinstance(head, nn.Linear | LabelQueries):
+            head.bias.copy_(torch.logit(prior, eps=1e-3))
         self.normalise.mean.copy_(mean)
         self.normalise.std.copy_(std)
 

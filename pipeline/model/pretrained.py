@@ -18,7 +18,7 @@ Weights = dict[str, Tensor]
 RGB = ("red", "green", "blue")
 """The order of the channels in the stem of a network for photographs."""
 BACKBONE = "backbone."
-HEAD = (f"{BACKBONE}fc.", "queries.")
+HEAD = (f"{BACKBONE}fc.", "queries.", "kernel.")
 STATISTICS = "normalise."
 """Never taken: they describe the images that the network is about to see."""
 COUNTER = ".num_batches_tracked"

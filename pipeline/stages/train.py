@@ -1,4 +1,4 @@
-"""Train one model without one fold.
+"""Train one model without one fold, or solve for its head.
 
 Reads data/folds.csv and the packed images; writes models/<model>/fold-K.safetensors and
 history/<model>/fold-K.csv. The run's state waits in ``.resume/train/`` until it has ended; its log is
@@ -29,6 +29,7 @@ from pipeline.training import history, log
 from pipeline.training.fit import Epoch, fit
 from pipeline.training.ranks import join
 from pipeline.training.resume import States, fingerprint
+from pipeline.training.solve import solve
 
 
 def main() -> None:
@@ -63,10 +64,15 @@ def main() -> None:
             show(row)
         return row.held_out_loss
 
+    if recipe.head == "kernel" and not ranks.first:
+        return  # it takes one process
     states = States(paths.RESUME / "train" / f"{name}-{fold}", run_fingerprint(recipe, fold, images))
     if ranks.first:
         states.remove_others()
-    network = fit(network, training, judged, recipe, settings.machine, on_epoch, states, ranks)
+    if recipe.head == "kernel":
+        network = solve(network, training, judged, recipe, settings.machine, on_epoch)
+    else:
+        network = fit(network, training, judged, recipe, settings.machine, on_epoch, states, ranks)
     if not ranks.first:
         return
     checkpoint.save(paths.model(name, fold), network, recipe)

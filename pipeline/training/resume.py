@@ -64,8 +64,9 @@ class States:
                 shutil.rmtree(old)
 
     def remove(self) -> None:
-        """Forget the run: it has ended."""
-        shutil.rmtree(self.cell)
+        """Forget the run, if anything was saved of it: it has ended."""
+        if self.cell.exists():
+            shutil.rmtree(self.cell)
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("epoch-*.pt"), reverse=True)

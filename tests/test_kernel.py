@@ -1,0 +1,160 @@
+"""The kernel head against scikit-learn, its logits, its file, and where its features come from."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from scipy.stats import norm
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.metrics import pairwise_distances
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline import params
+from pipeline.model import checkpoint
+from pipeline.model.kernel import KNOTS, RIDGE, KernelHead, pool_stages
+from pipeline.model.network import Network
+from pipeline.model.pretrained import start_from_weights
+from tests.models import TINY
+
+
+def kernel_model(**changes: object) -> params.Model:
+    return params.Model.model_validate(TINY.model_dump() | {"head": "kernel", "pretrained": "x"} | changes)
+
+
+def drawn(count: int, seed: int) -> Tensor:
+    """Skewed features of very different scales."""
+    random = np.random.default_rng(seed)
+    return torch.from_numpy(np.exp(random.normal(size=(count, 6))) * 10.0 ** np.arange(-3, 3)).float()
+
+
+def labelled(features: Tensor) -> Tensor:
+    targets = torch.zeros(len(features), 28)
+    targets[:, 3] = (features[:, 0] > 1e-3).float()
+    targets[:, 21] = (features[:, 5] * features[:, 2] > 10).float()
+    return targets
+
+
+def fitted(features: Tensor) -> KernelHead:
+    head = KernelHead()
+    head.solve(features, labelled(features))
+    return head
+
+
+def normal_scores(train: Tensor, features: Tensor) -> npt.NDArray[np.float64]:
+    quantiles = np.linspace(0, 1, KNOTS)
+    scores = norm.ppf(quantiles.clip(0.5 / len(train), 1 - 0.5 / len(train)))
+    columns = zip(features.double().numpy().T, train.double().numpy().T, strict=True)
+    return np.stack([np.interp(new, np.quantile(seen, quantiles), scores) for new, seen in columns], axis=1)
+
+
+def network_with_a_solution(model: params.Model) -> Network:
+    torch.manual_seed(0)
+    network = Network(model).eval()
+    assert network.kernel is not None
+    with torch.no_grad():
+        features = network.pooled_stages(noise(12))
+    network.kernel.solve(features, (torch.arange(28) % 12 == torch.arange(12)[:, None]).float())
+    return network
+
+
+def noise(count: int, seed: int = 0) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (count, 4, 64, 64), dtype=np.uint8))
+
+
+def test_it_is_scikit_learn_s_kernel_ridge_on_normal_scores() -> None:
+    train, new = drawn(120, 0), drawn(40, 1)
+    seen, unseen, targets = normal_scores(train, train), normal_scores(train, new), labelled(train).numpy()
+    median = np.median(pairwise_distances(seen)[np.triu_indices(120, 1)] ** 2)
+    oracle = KernelRidge(kernel="rbf", gamma=1 / median, alpha=RIDGE).fit(seen, targets - targets.mean(axis=0))
+    expected = targets.mean(axis=0) + oracle.predict(unseen)
+    head = fitted(train)
+    np.testing.assert_allclose(head.points.numpy(), seen, atol=1e-5)
+    np.testing.assert_allclose(head.weight.numpy(), oracle.dual_coef_, atol=1e-4)
+    found = head(new).sigmoid().numpy()
+    clear = (expected > 0.15) & (expected < 0.85)
+    assert clear[:, [3, 21]].sum() > 20
+    np.testing.assert_allclose(found[clear], expected[clear], atol=1e-3)
+    assert np.abs(found - expected.clip(0, 1)).max() < 0.015  # the soft clip
+
+
+def test_it_tells_what_it_was_shown() -> None:
+    train, new = drawn(200, 0), drawn(100, 1)
+    found, truth = fitted(train)(new).sigmoid() > 0.5, labelled(new) > 0
+    assert (found == truth)[:, [3, 21]].float().mean() > 0.9
+    assert not found[:, 0].any()  # a label that no sample had
+
+
+def test_the_scale_of_a_feature_is_of_no_account() -> None:
+    train, new = drawn(50, 0), drawn(20, 1)
+    other = KernelHead()
+    other.solve(train**3, labelled(train))
+    torch.testing.assert_close(other.points, fitted(train).points, atol=0.2, rtol=0)  # between knots the way differs
+    other.solve(train * 1000, labelled(train))
+    torch.testing.assert_close(other(new * 1000), fitted(train)(new), atol=1e-3, rtol=0)
+
+
+def test_features_that_are_the_same_everywhere_or_out_of_range_give_finite_logits_and_gradients() -> None:
+    train = drawn(30, 0)
+    train[:, 1] = 0
+    head = fitted(train)
+    new = torch.tensor([[-1e9] * 6, [0.0] * 6, [1e9] * 6], requires_grad=True)
+    logits = head(new)
+    logits.sum().backward()
+    assert logits.isfinite().all()
+    assert new.grad is not None
+    assert new.grad.isfinite().all()
+
+
+def test_stages_are_pooled_as_torch_does_and_a_flat_map_has_a_gradient() -> None:
+    x, flat = torch.randn(2, 3, 5, 7, requires_grad=True), torch.zeros(2, 4, 3, 3, requires_grad=True)
+    pooled = pool_stages([x, flat])
+    assert pooled.shape == (2, 3 * (3 + 4))
+    torch.testing.assert_close(pooled[:, :3], F.adaptive_avg_pool2d(x, 1).flatten(1))
+    torch.testing.assert_close(pooled[:, 3:6], x.flatten(2).std(dim=2, correction=0))
+    torch.testing.assert_close(pooled[:, 6:9], F.adaptive_max_pool2d(x, 1).flatten(1))
+    pooled.sum().backward()  # type: ignore[no-untyped-call]
+    assert flat.grad is not None
+    assert flat.grad.isfinite().all()
+
+
+def test_features_are_those_of_the_last_three_stages() -> None:
+    network = network_with_a_solution(kernel_model())
+    seen: list[Tensor] = []
+    for stage in ("layer2", "layer3", "layer4"):
+        network.backbone.get_submodule(stage).register_forward_hook(lambda _module, _inputs, out: seen.append(out))
+    with torch.no_grad():
+        found = network.pooled_stages(noise(2))
+    torch.testing.assert_close(found, pool_stages(seen))
+
+
+def test_half_precision_around_it_leaves_the_head_alone() -> None:
+    head, new = fitted(drawn(50, 0)), drawn(20, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(head(new), fitted(drawn(50, 0))(new))
+
+
+def test_a_file_brings_the_solution_back(tmp_path: Path) -> None:
+    model = kernel_model()
+    network = network_with_a_solution(model)
+    checkpoint.save(tmp_path / "fold-0.safetensors", network, model)
+    again, recipe = checkpoint.load(tmp_path / "fold-0.safetensors")
+    assert recipe == model
+    with torch.no_grad():
+        logits = again(noise(5, 1))
+        assert torch.equal(logits, network(noise(5, 1)))
+    assert logits.std() > 0.1
+
+
+@pytest.mark.parametrize("head", ["pooled", "kernel"])
+def test_another_network_starts_from_its_file_without_the_solution(tmp_path: Path, head: str) -> None:
+    path = tmp_path / "fold-0.safetensors"
+    checkpoint.save(path, network_with_a_solution(kernel_model()), kernel_model())
+    torch.manual_seed(1)
+    other = Network(kernel_model(head=head))
+    start_from_weights(other, kernel_model(head=head, pretrained=str(path)))
+    stored, _ = checkpoint.read(path)
+    assert torch.equal(other.backbone.state_dict()["conv1.0.weight"], stored["backbone.conv1.0.weight"])
+    assert other.kernel is None or len(other.kernel.points) == 0
