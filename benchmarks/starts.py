@@ -129,7 +129,13 @@ if __name__ == "__main__":
         settings.sample.model_copy(update={"train": arguments.train, "test": 200, "size": arguments.size}),
         next(iter(settings.models.values())).model_copy(
             # No moving average: it would show the start for longer than the network remembers it.
-            update={"channels": CHANNELS, "size": arguments.size, "epochs": 2 * arguments.epochs, "ema_decay": 0.0}
+            update={
+                "channels": CHANNELS,
+                "head": "pooled",
+                "size": arguments.size,
+                "epochs": 2 * arguments.epochs,
+                "ema_decay": 0.0,
+            }
         ),
         arguments.epochs,
         arguments.seeds,

@@ -144,7 +144,7 @@ class Model(Section):
     @model_validator(mode="after")
     def _frozen_from_something(self) -> "Model":
         if self.head == "kernel" and self.pretrained is False:
-            raise ValueError("head kernel trains no network: name its weights in pretrained")
+            raise ValueError("head kernel trains no network: pretrained must say with what weights")
         return self
 
 

@@ -73,6 +73,7 @@ def test_the_verdict_admits_a_score_that_shows_nothing_and_that_samples_are_simu
 @pytest.mark.parametrize(
     ("losses", "expected"),
     [
+        ([0.5], "was looked at once (ends at"),
         ([0.5, 0.4, 0.3], "still fell at the end"),
         ([0.5, 0.3, 0.303], "levelled off after epoch 2"),
         ([0.5, 0.3, 0.45], "was lowest after epoch 2 and then rose by 50%: it overfits"),

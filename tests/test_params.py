@@ -46,7 +46,7 @@ def test_every_profile_is_valid(profile: Path) -> None:
         (
             "head: pooled",
             "head: kernel",
-            r"models\.[\w-]+: head kernel trains no network: name its weights in pretrained",
+            r"models\.[\w-]+: head kernel trains no network: pretrained must",
         ),
         ("seed: 1", "seed: '1'", r"sample\.seed: .*valid integer"),
         ("seed: 1", "seed: 1.5", r"sample\.seed: .*valid integer"),

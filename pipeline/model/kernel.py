@@ -14,8 +14,10 @@ RIDGE = 0.1
 """What is added to the kernel's diagonal; on real cells anything from 0.03 to 1 does alike (docs/measurements.md)."""
 KNOTS = 33
 """Quantiles that a feature's distribution is remembered by."""
-SHARPNESS = 50.0
-"""How abruptly a solution below 0 or above 1 is held back."""
+SHARPNESS = 200.0
+"""How abruptly a solution is held inside 0..1: one of exactly 0 becomes ``ln 2 / SHARPNESS``, which is .003."""
+POOLINGS = 3
+"""Features that a feature map gives: mean, spread and maximum."""
 EMPTY = 1e-12
 """Variance of a feature map that is the same everywhere; keeps the gradient of its root finite."""
 
@@ -26,71 +28,78 @@ class KernelHead(nn.Module):
     Each feature is first replaced by the normal score of its rank among the training samples, so that features of any
     scale and skew count alike. ``k(u, v) = exp(-|u - v|² / m)`` with m the median of ``|u - v|²`` over pairs of
     training samples. The weights solve ``(K + RIDGE I) weight = targets - share``, in closed form and for all labels at
-    once. The solution estimates the probability; its logit is handed on, held inside 0..1 by a soft clip that
-    leaves it a gradient everywhere.
+    once. The solution estimates the probability, and its logit is what the head gives: a soft clip holds it inside 0..1
+    and leaves it a gradient everywhere.
 
     Sources: Saunders, Gammerman and Vovk, "Ridge regression learning algorithm in dual variables", ICML 1998; Garreau,
-    Jitkrittum and Kanagawa, "Large sample analysis of the median heuristic", arXiv 1707.07269; normal scores after
-    van der Waerden, 1952.
+    Jitkrittum and Kanagawa, "Large sample analysis of the median heuristic", arXiv 1707.07269; van der Waerden, "Order
+    tests for the two-sample problem and their power", 1952 (normal scores).
     """
 
     knots: Tensor
-    scores: Tensor
+    ranks: Tensor
     points: Tensor
     weight: Tensor
     share: Tensor
     spread: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, features: int) -> None:
+        """Nothing solved yet, for that many features."""
         super().__init__()
-        self.register_buffer("knots", torch.zeros(KNOTS, 0))  # quantiles of each of F features, rising
-        self.register_buffer("scores", torch.zeros(KNOTS))  # normal scores of the knots
-        self.register_buffer("points", torch.zeros(0, 0))  # N training samples in normal scores, (N, F)
+        self.register_buffer("knots", torch.zeros(KNOTS, features))  # quantiles of each feature, rising
+        self.register_buffer("ranks", torch.zeros(KNOTS))  # of the knots, as shares of all samples inside 0..1
+        self.register_buffer("points", torch.zeros(0, features))  # N training samples in normal scores
         self.register_buffer("weight", torch.zeros(0, len(LABELS)))
         self.register_buffer("share", torch.zeros(len(LABELS)))
         self.register_buffer("spread", torch.ones(()))  # m
 
     @torch.no_grad()
     def solve(self, features: Tensor, targets: Tensor) -> None:
-        """Fit to (N, F) features with (N, 28) targets, 0 or 1; takes 8 N² bytes some three times over."""
+        """Fit to features (N, F) and targets (N, 28), 0 or 1, on the CPU in double precision.
+
+        Takes three matrices of N² and about a dozen copies of the features.
+        """
+        device = self.share.device
         features, targets = features.double().cpu(), targets.double().cpu()
         quantiles = np.linspace(0, 1, KNOTS)
         inside = quantiles.clip(0.5 / len(features), 1 - 0.5 / len(features))
         self.knots = torch.from_numpy(np.quantile(features.numpy(), quantiles, axis=0))
-        self.scores = torch.special.ndtri(torch.from_numpy(inside))
+        self.ranks = torch.from_numpy(inside)
         self.points = self._normal_scores(features)
         self.share = targets.mean(dim=0)
         self.spread = torch.pdist(self.points).square().median().clamp_min(EMPTY)
         similar = self._similarity(self.points)
         similar.diagonal().add_(RIDGE)
         self.weight = torch.cholesky_solve(targets - self.share, torch.linalg.cholesky(similar))
-        self.float()
+        self.to(device, torch.float32)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, F) to logits (B, 28)."""
         with torch.autocast(features.device.type, enabled=False):  # half precision would lose the small distances
             similar = self._similarity(self._normal_scores(features.float()))  # B, N
             p = self.share + similar @ self.weight
-        p, rest = F.softplus(p, beta=SHARPNESS), F.softplus(1 - p, beta=SHARPNESS)
-        return p.log() - rest.log()
+        return _log_softplus(SHARPNESS * p) - _log_softplus(SHARPNESS * (1 - p))
 
     def _similarity(self, x: Tensor) -> Tensor:
         return torch.exp(-torch.cdist(x, self.points).square() / self.spread)
 
     def _normal_scores(self, features: Tensor) -> Tensor:
-        """Interpolate between the knots; what lies outside them has the outermost score."""
-        by_feature = self.knots.T.contiguous()  # F, KNOTS
-        x = features.T.contiguous()  # F, B
-        after = torch.searchsorted(by_feature, x, right=True).clamp(1, KNOTS - 1)
-        low, high = by_feature.gather(1, after - 1), by_feature.gather(1, after)
-        way = ((x - low) / (high - low).clamp_min(torch.finfo(x.dtype).tiny)).clamp(0, 1)
-        return (self.scores[after - 1] + way * (self.scores[after] - self.scores[after - 1])).T
+        """Ranks are interpolated between knots, are in the middle of equal ones, and end at the outermost."""
+        knots, x = self.knots.T.contiguous(), features.T.contiguous()  # F, KNOTS; F, B
+        below = (torch.searchsorted(knots, x, right=True) - 1).clamp_min(0)  # the last knot not above x
+        above = torch.searchsorted(knots, x).clamp_max(KNOTS - 1)  # the first one not below it
+        low, high = knots.gather(1, below), knots.gather(1, above)
+        between = high > low
+        way = torch.where(between, (x - low) / torch.where(between, high - low, 1), 0.5)
+        scores: Tensor = torch.special.ndtri(torch.lerp(self.ranks[below], self.ranks[above], way))
+        return scores.T
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: Any) -> None:
-        # How many features and samples there are stands in the file alone.
-        for name in ("knots", "points", "weight"):
-            if (stored := state_dict.get(prefix + name)) is not None:
-                setattr(self, name, torch.empty_like(stored, device=getattr(self, name).device))
+        # How many samples there are stands in the file alone.
+        if (stored := state_dict.get(f"{prefix}points")) is not None:
+            samples = max(stored.shape[:1].numel(), 1)
+            self.points = self.points.new_empty(samples, self.points.shape[1])
+            self.weight = self.weight.new_empty(samples, len(LABELS))
         super()._load_from_state_dict(state_dict, prefix, *others)
 
 
@@ -102,3 +111,8 @@ def pool_stages(stages: Iterable[Tensor]) -> Tensor:
 def _pooled(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     var, mean = torch.var_mean(x, dim=(2, 3), correction=0)
     return mean, var.clamp_min(EMPTY).sqrt(), x.amax(dim=(2, 3))
+
+
+def _log_softplus(x: Tensor) -> Tensor:
+    """``log(log(1 + exp(x)))``, which far below 0 is x: there the exponential is lost to float32."""
+    return torch.where(x < -10, x, F.softplus(x.clamp_min(-10)).log())

@@ -19,9 +19,9 @@ def label_maps(network: Network, images: Tensor, labels: Tensor, size: int) -> d
     """Every kind of map that a network has, for one label of each image.
 
     ``grad_cam``: which positions of the last stage raise the label's logit (Selvaraju et al., "Grad-CAM",
-    ICCV 2017). ``gate_1`` to ``gate_4``: CBAM's spatial gate of the last block of each stage, the same for every
-    label, with ``attention`` spatial or cbam. ``query``: what the label's query attends to, with the head
-    ``label_queries``.
+    ICCV 2017); what the kernel head takes from earlier stages is not in it. ``gate_1`` to ``gate_4``: CBAM's spatial
+    gate of the last block of each stage, the same for every label, with ``attention`` spatial or cbam. ``query``: what
+    the label's query attends to, with the head ``label_queries``.
 
     Args:
         network: in evaluation mode.

@@ -13,7 +13,7 @@ from pipeline.errors import InputError
 from pipeline.labels import CHANNELS, LABELS
 from pipeline.model.attention import attend, gate
 from pipeline.model.heads import LabelQueries
-from pipeline.model.kernel import KernelHead, pool_stages
+from pipeline.model.kernel import POOLINGS, KernelHead, pool_stages
 
 MIN_STD = 4 / 255
 """Spread below which a channel counts as empty: its read-out noise is not blown up to full contrast."""
@@ -52,8 +52,8 @@ class Normalise(nn.Module):
 class Network(nn.Module):
     """Normalisation, a timm ResNet with attention, and a head that gives 28 logits.
 
-    The pooled head is timm's own: average and max pooling joined, dropout, one linear layer. The kernel head sees more
-    than the last stage: structures of a few pixels are told in earlier ones, and no training brings them there.
+    The pooled head is timm's own: average and max pooling joined, dropout, one linear layer. The kernel head sees the
+    stages before the last one too: this one was never trained to pass on what tells the samples at hand.
     """
 
     def __init__(self, model: params.Model) -> None:
@@ -68,7 +68,8 @@ class Network(nn.Module):
         self.queries = (
             LabelQueries(self.backbone.num_features, model.dropout) if model.head == "label_queries" else None
         )
-        self.kernel = KernelHead() if model.head == "kernel" else None
+        widths: Any = [stage["num_chs"] for stage in self.backbone.feature_info[-STAGES:]]
+        self.kernel = KernelHead(POOLINGS * sum(widths)) if model.head == "kernel" else None
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 4, H, W) uint8 to logits (B, 28)."""

@@ -32,7 +32,8 @@ def start_from_weights(network: Network, model: params.Model) -> None:
 
     The backbone must be there to the last weight, and nothing that it does not have. Attention and head are
     taken from a file of this project where name and shape fit, since the labels are the same, and otherwise
-    stay as they are. A three-channel stem becomes four-channel.
+    stay as they are: where nothing is trained, only attention that starts as the identity may. A three-channel stem
+    becomes four-channel.
 
     Raises:
         InputError: the weights cannot be had, or are not of this backbone; names what is wrong.
@@ -52,6 +53,8 @@ def start_from_weights(network: Network, model: params.Model) -> None:
     if not description:
         _check_weights(found, own, _plain(model), origin)
     fits = {name for name, weight in found.items() if name in own and weight.shape == own[name].shape}
+    if model.head == "kernel":
+        _check_nothing_is_random(own, fits, model, origin)
     network.load_state_dict({name: found[name] for name in fits if not name.startswith(STATISTICS)}, strict=False)
 
 
@@ -100,7 +103,10 @@ def _check_description(description: dict[str, Any], model: params.Model, origin:
     trained, wanted = description["model"], model.model_dump(mode="json")
     # The same weights are other gates where ``init`` differs: those that start at identity are doubled.
     gates = ("init",) if trained["attention"] == model.attention != "none" else ()
-    for key in ("backbone", "channels", *gates):
+    keys = ["backbone", "channels", *gates]
+    if model.head == "kernel":  # what is not trained cannot get used to a change
+        keys += ["normalise"] if trained["attention"] == "none" else ["normalise", "attention"]
+    for key in keys:
         if trained.get(key) != wanted[key]:
             raise InputError(
                 f"{origin} was trained with {key}: {trained.get(key)}, the model in params has {wanted[key]}"
@@ -116,6 +122,16 @@ def _check_weights(found: Weights, own: Weights, plain: Collection[str], origin:
     phrases = [f"{problem}: {_listed(names)}" for problem, names in problems.items() if names]
     if phrases:
         raise InputError(f"{origin} does not fit backbone and channels in params.yaml; {'; '.join(phrases)}")
+
+
+def _check_nothing_is_random(own: Weights, fits: Collection[str], model: params.Model, origin: str) -> None:
+    fresh = [name for name in own if name.startswith(BACKBONE) and name not in fits and not name.endswith(COUNTER)]
+    identity = model.attention == "nonlocal" or (model.attention != "self" and model.init == "identity")
+    if fresh and not identity:
+        raise InputError(
+            f"{origin} lacks weights of attention {model.attention} ({_listed(fresh)}), which the head kernel "
+            "does not train: take attention none, or weights that have it"
+        )
 
 
 def _listed(names: Collection[str]) -> str:

@@ -1,8 +1,8 @@
 """Train one model without one fold, or solve for its head.
 
 Reads data/folds.csv and the packed images; writes models/<model>/fold-K.safetensors and
-history/<model>/fold-K.csv. The run's state waits in ``.resume/train/`` until it has ended; its log is
-logs/<model>-<fold>.jsonl.
+history/<model>/fold-K.csv. The state of a training waits in ``.resume/train/`` until it has ended, that of a
+solution nowhere; its log is logs/<model>-<fold>.jsonl.
 """
 
 from collections.abc import Mapping

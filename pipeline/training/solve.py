@@ -19,8 +19,8 @@ from pipeline.training.fit import Epoch
 from pipeline.training.meter import Meter
 from pipeline.training.predict import probabilities
 
-LARGEST = 10_000
-"""Equations that take a minute and 3 GB; what has more samples can train a network."""
+LARGEST = 5_000
+"""Equations, which take a minute; what has more samples can train a network."""
 
 BATCH = 256
 """Samples of which the head's solution is computed at once."""
@@ -37,10 +37,11 @@ def solve(
 ) -> Network:
     """Fit the kernel head to each training sample as ``recipe.epochs`` random augmentations of it.
 
-    Takes the arguments of ``fit``; ``on_epoch`` is called once, as after the last epoch.
+    Takes the arguments of ``fit``, but for those of a run that goes on: stopped, it starts anew. ``on_epoch`` is called
+    once, as after the last epoch.
 
     Raises:
-        InputError: samples times epochs are more than can be solved for.
+        InputError: samples times epochs are more than can be solved for, or the network gives no finite features.
     """
     head, total = network.kernel, recipe.epochs * len(training)
     assert head is not None  # for the type checker: the recipe asks for one
@@ -64,6 +65,8 @@ def solve(
                     seen.append(network.pooled_stages(images.to(runtime.device(), non_blocking=True)).cpu())
                 bar.update(len(images))
         features, targets = torch.cat(seen), training.targets.repeat(recipe.epochs, 1)
+        if not features.isfinite().all():
+            raise InputError(f"{recipe.pretrained}: the network's features are not finite: are its weights damaged?")
         head.solve(features, targets)
         cost = meter.read()
         loss = _loss(head, features, targets, recipe)

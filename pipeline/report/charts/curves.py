@@ -70,8 +70,10 @@ def draw_calibration(axes: Axes, bins: dict[str, pd.DataFrame]) -> None:
 def _draw_folds(axes: Axes, curves: pd.DataFrame, column: str, colour: str, style: str, name: str) -> None:
     by_epoch = curves.pivot_table(index="epoch", columns="fold", values=column)
     finished = by_epoch.index + 1
-    axes.plot(finished, by_epoch, color=colour, linewidth=0.8, alpha=0.35, linestyle=style)
-    axes.plot(finished, by_epoch.mean(axis=1), color=colour, linewidth=2.2, linestyle=style, label=name)
+    marker = "o" if len(by_epoch) == 1 else ""  # of a line of one point nothing shows
+    axes.plot(finished, by_epoch, color=colour, linewidth=0.8, alpha=0.35, linestyle=style, marker=marker, markersize=3)
+    mean = by_epoch.mean(axis=1)
+    axes.plot(finished, mean, color=colour, linewidth=2.2, linestyle=style, marker=marker, label=name)
 
 
 def _unit_square(axes: Axes) -> None:

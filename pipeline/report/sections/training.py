@@ -37,7 +37,9 @@ def training_caption(history: pd.DataFrame) -> str:
         epochs, held_out = losses.index.to_numpy() + 1, losses["held_out_loss"].to_numpy()
         end, least = held_out[-1], held_out.min()
         level = int((held_out <= LEVEL * least).argmax())
-        if end > LEVEL * least:
+        if len(held_out) == 1:
+            course = "was looked at once"
+        elif end > LEVEL * least:
             lowest = epochs[held_out.argmin()]
             course = f"was lowest after epoch {lowest} and then rose by {end / least - 1:.0%}: it overfits"
         elif level == len(held_out) - 1:
