@@ -1,5 +1,6 @@
 """metrics.json and the tables behind it."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,17 @@ def test_metrics_are_scikit_learns() -> None:
         "precision-recall.png",
     ]
     assert pd.read_csv(paths.TABLES / "policies.csv").query("chosen")["policy"].tolist() == [load().ensemble.thresholds]
+
+
+@pytest.mark.usefixtures("test_targets")
+@pytest.mark.parametrize(
+    ("calibration", "stages"), [("none", ["as blended"]), ("temperature", ["as blended", "after temperature"])]
+)
+def test_calibration_is_shown_as_often_as_there_is_one(calibration: str, stages: list[str]) -> None:
+    path = Path("params.yaml")
+    path.write_text(re.sub(r"calibration: \w+", f"calibration: {calibration}", path.read_text()))
+    run_the_rest()
+    assert pd.read_csv(paths.TABLES / "calibration.csv")["probabilities"].unique().tolist() == stages
 
 
 def test_the_test_set_is_scored_where_its_truth_is_known_in_whatever_order(test_targets: list[str]) -> None:

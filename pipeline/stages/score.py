@@ -175,7 +175,9 @@ def main() -> None:
     history = read_history(params)
     examples = choose_examples(held_out.probabilities, held_out.decisions, truth, groups)
     examples.insert(0, "id", held_out.ids[examples.pop("position")])
-    by_stage = {"as blended": held_out.uncalibrated, f"after {choices['calibration']}": held_out.probabilities}
+    by_stage = {"as blended": held_out.uncalibrated}
+    if choices["calibration"] != "none":
+        by_stage[f"after {choices['calibration']}"] = held_out.probabilities
     tables = {
         "folds": fold_table,
         "labels": label_table,

@@ -28,7 +28,7 @@ def draw_epochs(axes: Axes, history: pd.DataFrame, held_out: str, training: str 
         axes.plot([], [], color=MUTED, linewidth=2.2, linestyle=":", label="training")
         axes.legend(loc="upper right", fontsize=8)
     axes.set_xlabel("epochs finished")
-    axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.grid(axis="y")
 
 
