@@ -160,6 +160,7 @@ def objective(model: params.Model, prior: Tensor) -> Callable[[Tensor, Tensor], 
     by_label = label_weights(prior, model.label_balance) if model.label_balance else None
 
     def part(name: params.LossName, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        """One summand; ``weights`` of the labels stand on the device of the logits."""
         softened = smooth(targets, model.label_smoothing)
         match name:
             case "focal":

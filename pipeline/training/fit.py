@@ -68,10 +68,7 @@ def fit(
     steps, images = max(len(batches) // recipe.accumulate, 1), recipe.batch_size * recipe.accumulate
     learner = Learner(network, training.targets.mean(dim=0), recipe, steps, ranks)
     run = Run(learner, states, machine.save_minutes)
-    if run.take_up() and ranks.first:
-        for figures, seen in run.judged:
-            on_epoch(Epoch(**figures), seen.numpy())
-        say(f"going on after {run.epoch} of {recipe.epochs} epochs and {run.step} steps, saved in {states.folder}")
+    _take_up(run, on_epoch)
     with ranks.together():
         ranks.wait()  # nothing new is saved before each has taken up the same state
     shown = count("training", total=recipe.epochs * steps * images, unit="images", shown=ranks.first)
@@ -93,6 +90,15 @@ def fit(
                     run.judge(asdict(ended), torch.from_numpy(predicted), on_epoch(ended, predicted))
             run.end_epoch()
     return run.kept()
+
+
+def _take_up(run: Run, on_epoch: Callable[[Epoch, npt.NDArray[np.float32]], float]) -> None:
+    """Go on from the newest state, if there is one, and tell of its epochs again."""
+    if run.take_up() and run.learner.ranks.first:
+        for figures, seen in run.judged:
+            on_epoch(Epoch(**figures), seen.numpy())
+        epochs = run.learner.recipe.epochs
+        say(f"going on after {run.epoch} of {epochs} epochs and {run.step} steps, saved in {run.states.folder}")
 
 
 def _predict(run: Run, batches: Iterable[Batch]) -> npt.NDArray[np.float32]:
