@@ -7,8 +7,9 @@ trained on, each kind of map of each model (its first fold) is held against that
   Attention by Excitation Backprop", IJCV 2018); by chance, that is the share of the field within 15 pixels;
 - auc: area under the ROC curve of the map's values as a classifier of the mask's pixels; by chance 0.5.
 
-It prints a table by model and kind, one by label for Grad-CAM, and last a line of JSON. Intervals are 95 % by
-bootstrap over antibodies. The images are simulated: the figures rank maps, they say nothing of real images.
+It prints a table by model and kind, one by label for the maps that give reasons (Grad-CAM, occlusion), and last a line
+of JSON. Intervals are 95 % by bootstrap over antibodies. The images are simulated: the figures rank maps, they say
+nothing of real images.
 """
 
 import argparse
@@ -30,8 +31,8 @@ from pipeline.atlas.packed import open_images, read_index
 from pipeline.errors import InputError
 from pipeline.labels import LABELS
 from pipeline.model import checkpoint
-from pipeline.model.maps import label_maps
-from pipeline.model.network import Network
+from pipeline.model.build import AnyModel
+from pipeline.model.maps import REASONS, label_maps
 from pipeline.progress import track
 from pipeline.simulate.competition import Entry, plan
 from pipeline.simulate.render import masks
@@ -71,7 +72,7 @@ def judge(found: Map, mask: Mask) -> tuple[bool, float, float]:
 
 
 def judge_sample(
-    networks: dict[str, tuple[Network, int]], image: npt.NDArray[np.uint8], entry: Entry, settings: params.Sample
+    networks: dict[str, tuple[AnyModel, int]], image: npt.NDArray[np.uint8], entry: Entry, settings: params.Sample
 ) -> list[Judgement]:
     """Judge all maps of one sample.
 
@@ -130,7 +131,7 @@ def main(samples: int) -> pd.DataFrame:
     if settings.pack.size != settings.sample.size:
         raise InputError("params.yaml: pack.size and sample.size differ, so masks and maps would not match")
     fold = settings.folds.ids[0]
-    networks = {}
+    networks: dict[str, tuple[AnyModel, int]] = {}
     for name in settings.models:
         network, recipe = checkpoint.load(paths.model(name, fold))
         networks[name] = (network, recipe.size)
@@ -141,9 +142,15 @@ def main(samples: int) -> pd.DataFrame:
     for entry in track(entries, "judging maps", total=len(entries)):
         judged += judge_sample(networks, images[rows[entry.id]], entry, settings.sample)
     table = pd.DataFrame([asdict(judgement) for judgement in judged])
-    by_label = table[table["kind"] == "grad_cam"].groupby("label")[["hit", "hit_by_chance", "auc"]].mean()
-    by_label.insert(0, "maps", table[table["kind"] == "grad_cam"].groupby("label").size())
-    print(by_label.rename(index=dict(enumerate(LABELS))).to_string(float_format=lambda value: f"{value:.3f}"), "\n")
+    of_one_label = table[table["kind"].isin(REASONS)]
+    by_label = of_one_label.groupby(["kind", "label"])[["hit", "hit_by_chance", "auc"]].mean()
+    by_label.insert(0, "maps", of_one_label.groupby(["kind", "label"]).size())
+    print(
+        by_label.rename(index=dict(enumerate(LABELS)), level="label").to_string(
+            float_format=lambda value: f"{value:.3f}"
+        ),
+        "\n",
+    )
     overall = table.assign(name=table["model"] + " " + table["kind"]).groupby("name")
     means = overall[["hit", "hit_by_chance", "auc"]].mean().round(4)
     report(summary(table), {str(name): row.to_dict() for name, row in means.iterrows()})

@@ -127,7 +127,7 @@ if __name__ == "__main__":
     settings = params.load()
     main(
         settings.sample.model_copy(update={"train": arguments.train, "test": 200, "size": arguments.size}),
-        next(iter(settings.models.values())).model_copy(
+        settings.networks[0].model_copy(
             # No moving average: it would show the start for longer than the network remembers it.
             update={
                 "channels": CHANNELS,

@@ -39,7 +39,7 @@ FULL = 5 * 30 * 31_072
 
 def default_recipe(settings: params.Params) -> params.Model:
     """The recipe that this machine is measured by."""
-    last = list(settings.models.values())[-1].model_copy(update={"head": "pooled"})  # a kernel head has no steps
+    last = settings.networks[-1].model_copy(update={"head": "pooled"})  # a kernel head has no steps
     if not torch.cuda.is_available():
         return last.model_copy(update={"size": 128})
     large = {"backbone": "resnet34", "channels": None, "size": 512, "batch_size": 64, "precision": "bf16"}

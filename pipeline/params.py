@@ -27,6 +27,10 @@ Blending = Literal["probabilities", "logits", "ranks", "weights"]
 Calibrating = Literal["none", "temperature", "platt"]
 
 
+MEASURED = "measured"
+"""The backbone that is none: features of classical image analysis."""
+
+
 class Section(BaseModel):
     """A part of params.yaml: immutable, nothing converted silently, nothing unknown let in."""
 
@@ -114,7 +118,7 @@ class Model(Section):
     channels: tuple[Count, Count, Count, Count] | None
     attention: Literal["none", "channel", "spatial", "cbam", "nonlocal", "self"]
     init: Literal["identity", "paper"]
-    head: Literal["pooled", "label_queries", "kernel"]
+    head: Literal["pooled", "label_queries", "kernel", "forest"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     size: Annotated[int, Field(ge=32)]
     normalise: Literal["image", "dataset"]
@@ -140,6 +144,16 @@ class Model(Section):
     compile: bool
     augment: Augment
     seed: Seed
+
+    @model_validator(mode="after")
+    def _measured_or_seen(self) -> "Model":
+        if (self.head == "forest") != (self.backbone == MEASURED):
+            raise ValueError(
+                f"backbone {MEASURED} and head forest go together: it takes what is measured, and nothing else"
+            )
+        if self.head == "forest" and self.pretrained is not False:
+            raise ValueError(f"backbone {MEASURED} has no weights: pretrained must be false")
+        return self
 
     @model_validator(mode="after")
     def _frozen_from_something(self) -> "Model":
@@ -218,6 +232,18 @@ class Params(Section):
             if model.size > self.pack.size:
                 raise ValueError(f"models.{name}.size is {model.size}, larger than pack.size {self.pack.size}")
         return self
+
+    @property
+    def networks(self) -> list[Model]:
+        """The models that are networks.
+
+        Raises:
+            InputError: none is.
+        """
+        found = [model for model in self.models.values() if model.backbone != MEASURED]
+        if not found:
+            raise InputError("params.yaml: none of its models is a network")
+        return found
 
 
 def load(path: Path = Path("params.yaml")) -> Params:

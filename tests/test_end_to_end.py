@@ -113,12 +113,14 @@ def test_a_run_and_what_a_change_reruns(project: Project) -> None:
     # Maps are drawn anew only if the change singles out other examples.
     assert project.repro() - maps == cells("tta", *models) | after
 
-    # The other kind of model, which all that follows has to get along with.
+    # The other kinds of model, which all that follows has to get along with.
     shutil.copy(project.root / f"models/{models[0]}/fold-0.safetensors", project.root / "own.safetensors")
-    kernel = r"\1\n    head: kernel\n    pretrained: own.safetensors"
-    project.change(rf"(\n  {models[-1]}:\n    <<: \*base)", kernel)
+    measured = "\n  measured:\n    <<: *base\n    backbone: measured\n    head: forest\n    pretrained: false"
+    kernel = "\n    head: kernel\n    pretrained: own.safetensors"
+    project.change(rf"(\n  {models[-1]}:\n    <<: \*base)", rf"{measured}\1{kernel}")
+    new = ("measured", models[-1])
     again = project.repro() - {f"explain@{model}" for model in models[:-1]}
-    assert again == cells("train", models[-1]) | cells("tta", models[-1]) | after | {f"explain@{models[-1]}"}
+    assert again == cells("train", *new) | cells("tta", *new) | after | {f"explain@{model}" for model in new}
 
 
 def test_the_submission_is_valid(project: Project) -> None:

@@ -60,7 +60,7 @@ def network_with_a_solution(model: params.Model) -> Network:
     network = Network(model).eval()
     assert network.kernel is not None
     with torch.no_grad():
-        features = network.pooled_stages(noise(12))
+        features = network.describe(noise(12))
     network.kernel.solve(features, (torch.arange(28) % 12 == torch.arange(12)[:, None]).float())
     return network
 
@@ -131,7 +131,7 @@ def test_features_are_those_of_the_last_three_stages() -> None:
     for stage in ("layer2", "layer3", "layer4"):
         network.backbone.get_submodule(stage).register_forward_hook(lambda _module, _inputs, out: seen.append(out))
     with torch.no_grad():
-        found = network.pooled_stages(noise(2))
+        found = network.describe(noise(2))
     torch.testing.assert_close(found, pool_stages(seen))
 
 
@@ -221,7 +221,7 @@ def test_a_solution_that_does_not_fit_is_refused(tmp_path: Path, damage: dict[st
     for name, value in damage.items():
         setattr(network.kernel, name, value)
     checkpoint.save(path, network, model)
-    with pytest.raises(InputError, match="do not fit this version's networks"):
+    with pytest.raises(InputError, match="do not fit this version's models"):
         checkpoint.load(path)
 
 

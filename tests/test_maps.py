@@ -41,7 +41,7 @@ def test_grad_cam_is_the_rectified_sum_of_features_by_their_mean_gradients() -> 
 def test_every_kind_is_given_in_range_at_the_size_asked_for(attention: str, head: str) -> None:
     net = network(attention=attention, head=head, pretrained="x")
     if net.kernel is not None:
-        net.kernel.solve(net.pooled_stages(images(6)), torch.eye(6, 28))
+        net.kernel.solve(net.describe(images(6)), torch.eye(6, 28))
     maps = label_maps(net, images(), torch.tensor([0, 27]), SIZE)
     expected = {"grad_cam"}
     expected |= {f"gate_{stage}" for stage in (1, 2, 3, 4)} if attention == "cbam" else set()

@@ -1,6 +1,7 @@
 """The notebooks run from top to bottom on a finished run, and are committed without what they showed."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -15,7 +16,7 @@ from pipeline.labels import LABELS
 from pipeline.model import checkpoint
 from pipeline.model.network import Network
 from pipeline.params import load
-from pipeline.scoring import blend
+from pipeline.scoring import blend, maps
 from pipeline.scoring.blend import Blend
 from tests.models import TINY
 from tests.runs import SIDE, write_run
@@ -49,6 +50,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def run(path: Path, folder: Path) -> None:
+    """Execute a notebook on the run in a folder, and see that it draws and does not complain."""
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder / STARTS[path.stem])}}).execute()
+    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in shown) >= 3
+    assert not [output["text"] for output in shown if output.get("name") == "stderr"]
+
+
 def test_each_is_run() -> None:
     assert [path.stem for path in NOTEBOOKS] == list(STARTS)
 
@@ -56,11 +66,17 @@ def test_each_is_run() -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_to_its_end(folder: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder / STARTS[path.stem])}}).execute()
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in shown) >= 3
-    assert not [output["text"] for output in shown if output.get("name") == "stderr"]
+    run(path, folder)
+
+
+def test_maps_of_a_forest_are_shown(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    copy = shutil.copytree(folder, tmp_path / "run")
+    monkeypatch.chdir(copy)
+    for model in load().models:
+        found = maps.load(model)
+        replace(found, names=np.array(["occlusion"]), maps=found.maps[:, :1]).save(model)
+    run(next(path for path in NOTEBOOKS if "maps" in path.stem), copy)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -48,6 +48,13 @@ def test_every_profile_is_valid(profile: Path) -> None:
             "head: kernel",
             r"models\.[\w-]+: head kernel trains no network: pretrained must",
         ),
+        ("head: pooled", "head: forest", r"models\.[\w-]+: backbone measured and head forest go together"),
+        ("backbone: resnet10t", "backbone: measured", r"models\.[\w-]+: backbone measured and head forest go together"),
+        (
+            "    <<: *base",
+            "    <<: *base\n    backbone: measured\n    head: forest\n    pretrained: true",
+            r"models\.[\w-]+: backbone measured has no weights: pretrained must be false",
+        ),
         ("seed: 1", "seed: '1'", r"sample\.seed: .*valid integer"),
         ("seed: 1", "seed: 1.5", r"sample\.seed: .*valid integer"),
         ("size: 96 ", "size: 1024 ", r"models\.[\w-]+\.size is 1024, larger than pack\.size 512"),

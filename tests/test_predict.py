@@ -22,6 +22,7 @@ from pipeline.errors import InputError
 from pipeline.files import replacing
 from pipeline.labels import CHANNELS, LABELS
 from pipeline.model import checkpoint
+from pipeline.model.build import Measured
 from pipeline.model.maps import DETAIL, label_maps
 from pipeline.model.network import Network
 from pipeline.report.pictures import overlay
@@ -195,15 +196,22 @@ def test_a_place_inside_a_file_and_two_networks_of_one_fold_are_refused(run: Pre
 
 
 @pytest.mark.usefixtures("folder")
-def test_an_overlay_shows_the_mean_of_all_networks(run: Predict) -> None:
+def test_an_overlay_shows_the_mean_of_all_models(run: Predict) -> None:
+    recipe = TINY.model_copy(update={"size": SIDE, "head": "forest", "backbone": "measured"})
+    for fold in (0, 1):
+        forest = Measured(fold)
+        seen = torch.from_numpy(np.stack([field(str(number), SIDE) for number in range(12)])).permute(0, 3, 1, 2)
+        forest.forest.solve(forest.describe(seen), (torch.rand(12, len(LABELS)) < 0.5).float())
+        checkpoint.save(paths.model("forest", fold), forest, recipe)
     table = run(*(f"new/a_{channel}.png" for channel in CHANNELS), "--threshold", "1", "--maps", "maps")
     total = np.zeros((DETAIL, DETAIL))
     label = torch.tensor([LABELS.index(table["labels"][0])])
-    for name, size in SIZES.items():
+    for name, size in SIZES.items() | {("forest", SIDE)}:
         seen = torch.from_numpy(shrink(field("a", SIDE), size)).permute(2, 0, 1)[None]
         for fold in (0, 1):
-            network, _ = checkpoint.load(paths.model(name, fold))
-            total += label_maps(network, seen, label, DETAIL)["grad_cam"][0].numpy()
+            model, _ = checkpoint.load(paths.model(name, fold))
+            kind = "occlusion" if name == "forest" else "grad_cam"
+            total += label_maps(model, seen, label, DETAIL)[kind][0].numpy()
     assert total.max() > 0
     expected = overlay(field("a", SIDE), (255 * total / total.max()).round().astype(np.uint8))
     (path,) = Path("maps").iterdir()

@@ -1,6 +1,7 @@
 """Several processes train as one does: the same losses and predictions, and none left behind when one is lost."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,11 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 
+from pipeline import paths
 from pipeline.errors import InputError
+from pipeline.model import checkpoint
+from pipeline.model.network import Network
 from pipeline.training import ranks
 from pipeline.training.ranks import ALONE, Ranks, join
 from tests import two_ranks
+from tests.models import TINY
+from tests.runs import write_run
 from tests.test_fit import MACHINE
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +50,27 @@ def test_two_processes_train_as_one_and_a_lost_one_ends_the_run_which_goes_on(tm
         assert one["seen"].shape == (3, 17, 28)
         np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-3)
         np.testing.assert_allclose(two["seen"], one["seen"], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "head", [{"head": "kernel", "pretrained": "own.safetensors"}, {"head": "forest", "backbone": "measured"}], ids=str
+)
+def test_a_head_that_is_solved_for_takes_one_process_of_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: dict[str, str]
+) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    settings = YAML(typ="safe").load(Path("params.yaml"))
+    settings["models"] = {"tiny": TINY.model_dump(mode="json") | head | {"epochs": 1}}
+    settings["machine"]["devices"] = 2
+    YAML(typ="safe").dump(settings, Path("params.yaml"))
+    write_run()
+    checkpoint.save(Path("own.safetensors"), Network(TINY), TINY)
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pipeline.stages.train", "--model", "tiny", "--fold", "0"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    assert paths.model("tiny", 0).exists()
+    assert done.stderr.count("held-out loss") == 1, done.stderr
 
 
 def test_one_process_is_left_alone() -> None:

@@ -32,7 +32,8 @@ def run(model: params.Model = KERNEL, **machine: Any) -> tuple[Network, list[Epo
         held.append(predicted)
         return 0.0
 
-    network = solve(Network(model), training, held_out, model, MACHINE.model_copy(update=machine), on_epoch)
+    network = Network(model)
+    solve(network, training, held_out, model, MACHINE.model_copy(update=machine), on_epoch)
     batch, _ = held_out.batch([(0, position, 0) for position in range(16)])
     again = probabilities(network, [(batch, held_out.targets)], precision="fp32")
     np.testing.assert_allclose(held[0], again, atol=1e-5)
@@ -79,6 +80,6 @@ def test_more_than_can_be_solved_for_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_features_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Network, "pooled_stages", lambda _self, images: torch.full((len(images), 48), torch.nan))
-    with pytest.raises(InputError, match="x: the network's features are not finite"):
+    monkeypatch.setattr(Network, "describe", lambda _self, images: torch.full((len(images), 48), torch.nan))
+    with pytest.raises(InputError, match="x: the model's features are not finite"):
         run()

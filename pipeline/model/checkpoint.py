@@ -14,7 +14,7 @@ from pipeline import params
 from pipeline.errors import InputError
 from pipeline.files import replacing
 from pipeline.labels import CHANNELS, LABELS
-from pipeline.model.network import Network
+from pipeline.model.build import AnyModel, build
 
 DESCRIPTION = "description"
 """The key of the file's metadata: a JSON object with labels, channels, model (its section) and version."""
@@ -22,7 +22,7 @@ DESCRIPTION = "description"
 OTHER_VERSION = "train it again, or use the code that wrote it"
 
 
-def save(path: Path, network: Network, model: params.Model) -> None:
+def save(path: Path, network: AnyModel, model: params.Model) -> None:
     """Write weights, label and channel order, architecture and recipe. The same network gives the same bytes."""
     description = {
         "labels": LABELS,
@@ -36,7 +36,7 @@ def save(path: Path, network: Network, model: params.Model) -> None:
         save_file(weights, temporary, {DESCRIPTION: json.dumps(description)})
 
 
-def load(path: Path) -> tuple[Network, params.Model]:
+def load(path: Path) -> tuple[AnyModel, params.Model]:
     """Read a network written by ``save``, in evaluation mode, with the section it was trained by.
 
     Raises:
@@ -47,13 +47,13 @@ def load(path: Path) -> tuple[Network, params.Model]:
     check_labels(description, path)
     try:
         model = params.Model.model_validate_json(json.dumps(description["model"]))
-        network = Network(model)
+        network = build(model)
         network.load_state_dict(weights)
     except ValidationError as error:
         keys = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors())
         raise InputError(f"{path}: its parameters are not this version's ({keys}): {OTHER_VERSION}") from None
     except RuntimeError:
-        raise InputError(f"{path}: its weights do not fit this version's networks: {OTHER_VERSION}") from None
+        raise InputError(f"{path}: its weights do not fit this version's models: {OTHER_VERSION}") from None
     return network.eval(), model
 
 

@@ -74,7 +74,7 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 4, H, W) uint8 to logits (B, 28)."""
         if self.kernel is not None:
-            found: Tensor = self.kernel(self.pooled_stages(images))
+            found: Tensor = self.kernel(self.describe(images))
             return found
         x = self.features(images)
         logits: Tensor = self.backbone.forward_head(x) if self.queries is None else self.queries(x)
@@ -82,15 +82,17 @@ class Network(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 4, H, W) uint8 to the last stage's feature map, (B, C, H / 32, W / 32)."""
-        x = self.normalise(images).contiguous(memory_format=torch.channels_last)
-        features: Tensor = self.backbone.forward_features(x)
+        features: Tensor = self.backbone.forward_features(self._normalised(images))
         return features
 
-    def pooled_stages(self, images: Tensor) -> Tensor:
+    def describe(self, images: Tensor) -> Tensor:
         """(B, 4, H, W) uint8 to what the kernel head takes: pooled maps of the last three stages, (B, F)."""
-        x = self.normalise(images).contiguous(memory_format=torch.channels_last)
-        _, stages = self.backbone.forward_intermediates(x, indices=STAGES)
+        _, stages = self.backbone.forward_intermediates(self._normalised(images), indices=STAGES)
         return pool_stages(stages)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        found: Tensor = self.normalise(images)
+        return found.contiguous(memory_format=torch.channels_last)
 
     @property
     def stem(self) -> str:

@@ -1,4 +1,4 @@
-"""Train one model without one fold, or solve for its head.
+"""Train one model without one fold, solve for its head, or grow its forest.
 
 Reads data/folds.csv and the packed images; writes models/<model>/fold-K.safetensors and
 history/<model>/fold-K.csv. The state of a training waits in ``.resume/train/`` until it has ended, that of a
@@ -22,6 +22,7 @@ from pipeline.cell import model_and_fold
 from pipeline.errors import run_stage
 from pipeline.files import replacing
 from pipeline.model import checkpoint
+from pipeline.model.build import build
 from pipeline.model.network import Network
 from pipeline.model.pretrained import start_from_weights
 from pipeline.progress import say
@@ -45,11 +46,13 @@ def main() -> None:
     judged = Samples(held_out, images, recipe.size)
 
     torch.manual_seed(recipe.seed)
-    network = Network(recipe)
+    network = build(recipe)
     prior = training.targets.mean(dim=0)
-    mean, std = channel_statistics(rest)
-    network.start_from(prior, torch.from_numpy(mean), torch.from_numpy(std))
-    start_from_weights(network, recipe)
+    if isinstance(network, Network):
+        mean, std = channel_statistics(rest)
+        network.start_from(prior, torch.from_numpy(mean), torch.from_numpy(std))
+        start_from_weights(network, recipe)
+    in_steps = isinstance(network, Network) and network.kernel is None
 
     rows: list[history.Row] = []
 
@@ -64,15 +67,15 @@ def main() -> None:
             show(row)
         return row.held_out_loss
 
-    if recipe.head == "kernel" and not ranks.first:
-        return  # it takes one process
+    if not (in_steps or ranks.first):
+        return  # what is solved for takes one process
     states = States(paths.RESUME / "train" / f"{name}-{fold}", run_fingerprint(recipe, fold, images))
     if ranks.first:
         states.remove_others()
-    if recipe.head == "kernel":
-        network = solve(network, training, judged, recipe, settings.machine, on_epoch)
-    else:
+    if isinstance(network, Network) and in_steps:
         network = fit(network, training, judged, recipe, settings.machine, on_epoch, states, ranks)
+    else:
+        solve(network, training, judged, recipe, settings.machine, on_epoch)
     if not ranks.first:
         return
     checkpoint.save(paths.model(name, fold), network, recipe)

@@ -13,8 +13,8 @@ from pipeline import params
 from pipeline.atlas.images import Image, shrink_quickly
 from pipeline.errors import InputError
 from pipeline.model import checkpoint
-from pipeline.model.maps import DETAIL, label_maps
-from pipeline.model.network import Network
+from pipeline.model.build import AnyModel
+from pipeline.model.maps import DETAIL, REASONS, label_maps
 from pipeline.training import runtime
 from pipeline.training.predict import probabilities
 
@@ -25,7 +25,7 @@ FOLD = "fold-"
 class Member:
     """One network with the recipe it was trained by."""
 
-    network: Network
+    network: AnyModel
     recipe: params.Model
 
     def see(self, images: Image) -> Tensor:
@@ -93,17 +93,18 @@ def predict(ensemble: Ensemble, images: Image, views: Sequence[str]) -> npt.NDAr
 
 
 def attention(ensemble: Ensemble, images: Image, labels: Sequence[int]) -> Image:
-    """Where all networks together look for one label of each of (B, S, S, 4) uint8.
+    """Where all models together look for one label of each of (B, S, S, 4) uint8.
 
     Returns:
-        (B, DETAIL, DETAIL) uint8: the mean of their Grad-CAMs, scaled to a maximum of 255; 0 where nothing speaks for
-        the label.
+        (B, DETAIL, DETAIL) uint8: the mean of their Grad-CAMs or occlusions, scaled to a maximum of 255; 0 where
+        nothing speaks for the label.
     """
     chosen = torch.tensor(labels, device=runtime.device())
     total = torch.zeros(len(images), DETAIL, DETAIL)
     for member in (member for own in ensemble.values() for member in own):
         seen = member.see(images).to(runtime.device())
-        total += label_maps(member.network, seen, chosen, DETAIL)["grad_cam"].cpu()
+        maps = label_maps(member.network, seen, chosen, DETAIL)
+        total += next(maps[kind] for kind in REASONS if kind in maps).cpu()
     highest = total.amax(dim=(1, 2), keepdim=True)
     scaled: Image = (total / highest.where(highest > 0, 1.0) * 255).round().to(torch.uint8).numpy()
     return scaled

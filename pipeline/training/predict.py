@@ -9,13 +9,13 @@ from torch import Tensor
 
 from pipeline.atlas.views import VIEWS
 from pipeline.labels import LABELS
-from pipeline.model.network import Network
+from pipeline.model.build import AnyModel, Measured
 from pipeline.training import runtime
 
 
 @torch.no_grad()
 def probabilities(
-    network: Network,
+    network: AnyModel,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     views: Sequence[str] = ("identity",),
@@ -26,11 +26,12 @@ def probabilities(
     Args:
         network: in evaluation mode, on the device.
         batches: (images (B, 4, S, S) uint8, targets) pairs.
-        views: names of ``atlas.views.VIEWS``.
+        views: names of ``atlas.views.VIEWS``. What is measured is the same in each, so there the first one does.
         precision: as in the model's section.
     """
     runtime.keep_freed_memory()
     device = runtime.device()
+    views = views[:1] if isinstance(network, Measured) else views
     parts = [torch.zeros(0, len(LABELS))]  # a source may have no test samples
     for images, _ in batches:
         images = images.to(device, non_blocking=True)

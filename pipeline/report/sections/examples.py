@@ -12,7 +12,7 @@ from pipeline.report.blocks import Card, Cards, Overlay, Section
 from pipeline.report.run import Run
 from pipeline.report.words import counted, listed, names
 
-SHOWN = {"grad_cam": "Grad-CAM", "query": "the label's query"}
+SHOWN = {"grad_cam": "Grad-CAM", "query": "the label's query", "occlusion": "occlusion"}
 """Kinds of map that are about one label, and what they are called."""
 
 
