@@ -23,13 +23,14 @@ GRAINS = (1, 2, 4, 8)
 """Standard deviations of the finer of two blurs, whose difference is the texture at that grain."""
 COARSER = 1.6
 """Of the coarser blur over the finer; the difference is then nearly a Laplacian (Marr and Hildreth, 1980)."""
+WHITE = 3 * 255
+"""What the brightest point of the three stains together is taken for, so that exposure moves no outline."""
 FEWEST = 50
 """Pixels without which a region holds nothing to measure: the whole cell takes its place."""
 
 REGIONS = ("cell", "cytoplasm", "nucleus")
 PARTS = ("nucleus", "cytoplasm", "rim", "inside", "near")
 FEATURES = (
-    "brightness",
     "nucleus_to_cytoplasm",
     *(f"share_{part}" for part in PARTS),
     *(f"spread_{region}" for region in REGIONS),
@@ -43,10 +44,10 @@ def measure(image: npt.NDArray[np.uint8]) -> Floats:
     """The features of one image (4, S, S): ``FEATURES``, float32.
 
     Cells are where the logarithm of the three stains together is above Otsu's threshold, nuclei where within cells
-    the blue one is; the rest is cytoplasm. Of the protein (green), ``brightness`` is the logarithm of its mean over
-    the cells, ``nucleus_to_cytoplasm`` that of the ratio of two means, ``share_`` the mean of a part over that of the
-    cells, ``spread_`` the standard deviation over the mean, ``grain_`` the same after a band-pass, and a stain's name
-    Pearson's correlation with it.
+    the blue one is; the rest is cytoplasm. Of the protein (green), ``nucleus_to_cytoplasm`` is the logarithm of the
+    ratio of two means, ``share_`` the mean of a part over that of the cells, ``spread_`` the standard deviation over
+    the mean, ``grain_`` the same after a band-pass, and a stain's name Pearson's correlation with it. None is of the
+    brightness itself: test images may be exposed otherwise.
 
     Sources: Boland and Murphy, "A neural network classifier capable of recognizing the patterns of all major
     subcellular structures in fluorescence microscope images of HeLa cells", Bioinformatics 2001 (for features of this
@@ -65,7 +66,6 @@ def measure(image: npt.NDArray[np.uint8]) -> Floats:
     mean = {name: _mean(green, region) + 1 for name, region in regions.items()}  # black is no divisor
     bands = [_blur(green, grain * pixel) - _blur(green, COARSER * grain * pixel) for grain in GRAINS]
     found = [
-        np.log(mean["cell"]),
         np.log(mean["nucleus"] / mean["cytoplasm"]),
         *(_mean(green, part) / mean["cell"] for part in parts),
         *(green[region].std() / mean[name] for name, region in regions.items()),
@@ -78,7 +78,8 @@ def measure(image: npt.NDArray[np.uint8]) -> Floats:
 def _masks(stains: dict[str, Floats], pixel: float) -> tuple[Mask, Mask]:
     """Cells, which are everything where nothing stands out, and the nuclei within them."""
     smooth = {stain: _blur(values, SMOOTH * pixel) for stain, values in stains.items()}
-    cell = _above_otsu(np.log1p(np.sum(list(smooth.values()), axis=0)))
+    together = np.sum(list(smooth.values()), axis=0)
+    cell = _above_otsu(np.log1p(together * (WHITE / max(float(together.max()), 1e-6))))
     if not cell.any():
         cell = ~cell
     nucleus = np.zeros_like(cell)
