@@ -26,7 +26,6 @@ Policy = Literal["fixed", "global", "per_label", "counts", "expected"]
 Blending = Literal["probabilities", "logits", "ranks", "weights"]
 Calibrating = Literal["none", "temperature", "platt"]
 
-
 MEASURED = "measured"
 """The backbone that is none: features of classical image analysis."""
 
