@@ -9,15 +9,15 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 .PHONY: repro train-parallel test lint check
 
 repro: .venv/run.stamp
-	$(BIN)/python -m pipeline.params
+	$(BIN)/python -m pipeline params --check
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
-	$(BIN)/python -m pipeline.summary
+	$(BIN)/python -m pipeline summary
 
-# The cells of train and tta side by side on Ray, each with a GPU, or with CPUS cores where there is none.
+# Stale train and tta jobs in parallel on Ray: one per GPU, or one per CPUS cores if there is none.
 CPUS ?= 1
 train-parallel: .venv/cluster.stamp
-	$(BIN)/python -m pipeline.params
-	PATH="$(CURDIR)/$(BIN):$$PATH" RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pipeline.cluster --cpus $(CPUS)
+	$(BIN)/python -m pipeline params --check
+	PATH="$(CURDIR)/$(BIN):$$PATH" RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pipeline train-parallel --cpus $(CPUS)
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n auto --dist loadgroup

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.interleaved import Seconds, measure, ratio_of_medians, report
-from pipeline.labels import CHANNELS, LABELS
-from pipeline.model.attention import gate
-from pipeline.training import runtime
+from pipeline.core import hardware
+from pipeline.core.labels import CHANNELS, LABELS
+from pipeline.models.attention import gate_layer
 
 NETWORKS = ("plain", "se", "cbam", "timm")
 GPU_PX = 512
@@ -27,7 +27,9 @@ GPU_PX = 512
 
 def network(name: str, backbone: str) -> nn.Module:
     """One of ``NETWORKS``; the same weights outside the attention."""
-    layer = {"plain": None, "se": gate("channel", "paper"), "cbam": gate("cbam", "paper"), "timm": "cbam"}[name]
+    layer = {"plain": None, "se": gate_layer("channel", "paper"), "cbam": gate_layer("cbam", "paper"), "timm": "cbam"}[
+        name
+    ]
     torch.manual_seed(0)
     net: nn.Module = timm.create_model(
         backbone, in_chans=len(CHANNELS), num_classes=len(LABELS), block_args={"attn_layer": layer}
@@ -112,7 +114,7 @@ def table_rows(seconds: Seconds, where: str, px: int, batch: int) -> list[dict[s
 
 def main(backbone: str, sizes: list[int], batch: int, rounds: int) -> dict[str, float]:
     """Measure, print and return the ratios, which are those of the first size."""
-    runtime.keep_freed_memory()  # as training does
+    hardware.keep_freed_memory()  # as training does
     rows, figures = [], {}
     for px in sizes:
         for kind, bf16 in (("fp32", False), ("bf16", True)):

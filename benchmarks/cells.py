@@ -1,7 +1,7 @@
 """The cells of the matrix side by side on Ray, against `dvc repro`: ``python -m benchmarks.cells``.
 
 A clone of this repository packs a small simulated competition, and then runs ``train`` and ``tta`` of its folds twice
-from nothing: by `dvc repro`, one cell after the other on all cores, and by `python -m pipeline.cluster`, one a core.
+from nothing: by `dvc repro`, one cell after the other on all cores, and by `python -m pipeline.commands.train_parallel`, one a core.
 A third run, by `dvc repro` with one thread as a cell on Ray has, gives the bytes to compare with.
 
 The last line is JSON: ``serial_over_ray``, ``different_files`` and ``rerun_stages``, those that `dvc repro` would run.
@@ -23,7 +23,7 @@ from benchmarks.interleaved import report
 from benchmarks.interrupt import clone, differing, digests, reset
 
 SERIAL = ("dvc", "repro", "tta")
-RAY = (sys.executable, "-m", "pipeline.cluster")
+RAY = (sys.executable, "-m", "pipeline.commands.train_parallel")
 RUNS = (("dvc repro", SERIAL, None), ("dvc repro, one thread", SERIAL, 1), ("side by side", RAY, None))
 
 

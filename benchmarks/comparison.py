@@ -29,23 +29,23 @@ import torch
 from benchmarks.attention import step
 from benchmarks.interleaved import measure, ratio_of_medians, report
 from benchmarks.maps import judge_sample
-from pipeline import params
-from pipeline.atlas.augment import Augmentation
-from pipeline.atlas.batches import Samples
-from pipeline.atlas.folds import read_folds
-from pipeline.atlas.packed import channel_statistics, open_images, read_index
-from pipeline.labels import target_matrix
-from pipeline.model.network import Network
-from pipeline.progress import say, track
-from pipeline.scoring.crossfit import cross_fit
-from pipeline.scoring.metrics import Bools, Floats
-from pipeline.scoring.paired import difference
-from pipeline.scoring.rule import fit_rule
-from pipeline.scoring.tables import summarise
-from pipeline.simulate.archive import in_order
-from pipeline.simulate.competition import plan
-from pipeline.training.fit import Epoch, fit
-from pipeline.training.resume import States
+from pipeline.core import params
+from pipeline.core.labels import target_matrix
+from pipeline.core.progress import say, track
+from pipeline.data.augment import Augmentation
+from pipeline.data.fold_table import read_folds
+from pipeline.data.loader import Samples
+from pipeline.evaluation.decision_rule import cross_fit, fit_rule
+from pipeline.evaluation.intervals import difference
+from pipeline.evaluation.metrics import Bools, Floats
+from pipeline.evaluation.score_tables import summarise
+from pipeline.models.network import Network
+from pipeline.simulation.competition import plan
+from pipeline.simulation.competition_archive import in_order
+from pipeline.sources.packed_array import channel_statistics, open_images, read_index
+from pipeline.training.history import Epoch
+from pipeline.training.loop import fit
+from pipeline.training.saved_states import SavedStates
 
 ATTENTION = ("none", "channel", "cbam", "nonlocal", "self")
 HEADS = ("pooled", "label_queries")
@@ -89,11 +89,13 @@ def train(cell: Cell) -> Trained:
     recipe, table = cell.recipe, read_folds()
     images = {source: open_images(source) for source in table["source"].unique()}
     rest, held_out = table[table["fold"] != cell.fold], table[table["fold"] == cell.fold]
-    training = Samples(rest, images, recipe.size, change=Augmentation(recipe.augment, recipe.size), seed=recipe.seed)
+    training = Samples(
+        rest, images, recipe.size, augmentation=Augmentation(recipe.augment, recipe.size), seed=recipe.seed
+    )
     torch.manual_seed(recipe.seed)
     network = Network(recipe)
     mean, std = channel_statistics(rest)
-    network.start_from(training.targets.mean(dim=0), torch.from_numpy(mean), torch.from_numpy(std))
+    network.initialise(training.targets.mean(dim=0), torch.from_numpy(mean), torch.from_numpy(std))
     found: list[npt.NDArray[np.float32]] = []
 
     def keep(epoch: Epoch, probabilities: npt.NDArray[np.float32]) -> float:
@@ -103,7 +105,7 @@ def train(cell: Cell) -> Trained:
 
     machine = params.Machine(workers=0, predict_batch=64, devices="auto", save_minutes=60, tensorboard=False)
     with tempfile.TemporaryDirectory() as folder:
-        states = States(Path(folder) / "cell", "run")
+        states = SavedStates(Path(folder) / "cell", "run")
         network = fit(network, training, Samples(held_out, images, recipe.size), recipe, machine, keep, states)
     return Trained(found[-1], judge_maps(network, recipe.size, cell.maps) if cell.maps else {})
 

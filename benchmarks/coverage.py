@@ -16,12 +16,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmarks.interleaved import report
-from pipeline.errors import run_stage
-from pipeline.labels import LABELS
-from pipeline.progress import track
-from pipeline.scoring.bootstrap import f1_resamples, interval, label_intervals
-from pipeline.scoring.metrics import Bools, f1_by_label
-from pipeline.simulate.archive import in_order
+from pipeline.core.entry import run_main
+from pipeline.core.labels import LABELS
+from pipeline.core.progress import track
+from pipeline.evaluation.intervals import f1_resamples, interval, label_intervals
+from pipeline.evaluation.metrics import Bools, f1_by_label
+from pipeline.simulation.competition_archive import in_order
 
 REPETITIONS = 1000
 RESAMPLES = 400
@@ -111,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_main(main)

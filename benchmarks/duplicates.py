@@ -21,13 +21,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmarks.interleaved import report
-from pipeline import params
-from pipeline.atlas.duplicates import near_pairs
-from pipeline.atlas.images import shrink
-from pipeline.atlas.perceptual import perceptual_hash
-from pipeline.labels import CHANNELS
-from pipeline.simulate.competition import plan
-from pipeline.simulate.render import render
+from pipeline.core import params
+from pipeline.core.labels import CHANNELS
+from pipeline.data.duplicates import near_pairs
+from pipeline.simulation.competition import plan
+from pipeline.simulation.render import render
+from pipeline.sources.images import shrink
+from pipeline.sources.perceptual_hash import perceptual_hash
 
 Image = npt.NDArray[np.uint8]
 

@@ -17,10 +17,9 @@ from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from sklearn.model_selection import StratifiedGroupKFold
 
 from benchmarks.interleaved import report
-from pipeline.atlas.audit import groups_by_label, leaked_share
-from pipeline.atlas.folds import assign_folds
-from pipeline.labels import target_matrix
-from pipeline.simulate.competition import LABEL_SETS
+from pipeline.core.labels import target_matrix
+from pipeline.data.fold_assignment import assign_folds, groups_by_label, leaked_share
+from pipeline.simulation.competition import LABEL_SETS
 
 FOLDS = 5
 ASSIGNMENTS = 50

@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.interleaved import report
-from pipeline.atlas import images
-from pipeline.atlas.archive import open_archive
-from pipeline.atlas.pack import pack_sample
-from pipeline.atlas.samples import list_samples
-from pipeline.errors import InputError
-from pipeline.labels import CHANNELS
+from pipeline.core.errors import InputError
+from pipeline.core.labels import CHANNELS
+from pipeline.sources import images
+from pipeline.sources.archive import open_archive
+from pipeline.sources.packing import pack_sample
+from pipeline.sources.samples import list_samples
 
 SIDE = 8
 TRUTH = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, len(CHANNELS)), dtype=np.uint8)

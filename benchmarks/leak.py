@@ -21,19 +21,18 @@ import pandas as pd
 from sklearn.ensemble import ExtraTreesRegressor
 
 from benchmarks.interleaved import report
-from pipeline.atlas.folds import assign_folds
-from pipeline.errors import run_stage
-from pipeline.labels import CHANNELS, format_target, target_matrix
-from pipeline.params import Sample, load
-from pipeline.progress import track
-from pipeline.scoring.bootstrap import expected_range, f1_resamples, interval
-from pipeline.scoring.crossfit import cross_fit
-from pipeline.scoring.metrics import Bools, Floats, macro_f1
-from pipeline.scoring.rule import fit_rule
-from pipeline.simulate.archive import in_order
-from pipeline.simulate.competition import plan
-from pipeline.simulate.raster import Pixels
-from pipeline.simulate.render import render
+from pipeline.core.entry import run_main
+from pipeline.core.labels import CHANNELS, format_target, target_matrix
+from pipeline.core.params import Simulation, load
+from pipeline.core.progress import track
+from pipeline.data.fold_assignment import assign_folds
+from pipeline.evaluation.decision_rule import cross_fit, fit_rule
+from pipeline.evaluation.intervals import expected_range, f1_resamples, interval
+from pipeline.evaluation.metrics import Bools, Floats, macro_f1
+from pipeline.simulation.competition import plan
+from pipeline.simulation.competition_archive import in_order
+from pipeline.simulation.raster import Pixels
+from pipeline.simulation.render import render
 
 Groups = npt.NDArray[np.str_]
 
@@ -76,7 +75,7 @@ def describe(image: Pixels) -> npt.NDArray[np.float64]:
     return np.concatenate([levels.ravel(), means, np.ravel(octaves), upper])
 
 
-def simulate(settings: Sample) -> dict[str, Half]:
+def simulate(settings: Simulation) -> dict[str, Half]:
     """Draw a competition: its halves ``train`` and ``test``."""
     halves = {}
     entries = plan(settings)
@@ -129,7 +128,7 @@ def judge(train: Half, test: Half, way: str, seed: int) -> dict[str, object]:
     }
 
 
-def repeat(seed: int, settings: Sample) -> list[dict[str, object]]:
+def repeat(seed: int, settings: Simulation) -> list[dict[str, object]]:
     """One simulated competition, judged in both ways."""
     halves = simulate(settings.model_copy(update={"seed": seed}))
     return [{"seed": seed} | judge(halves["train"], halves["test"], way, seed) for way in WAYS]
@@ -156,4 +155,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_main(main)

@@ -19,11 +19,12 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from benchmarks.interleaved import report
-from pipeline import paths
-from pipeline.atlas.folds import assign_folds, read_folds
-from pipeline.errors import run_stage
-from pipeline.labels import target_matrix
-from pipeline.params import load
+from pipeline.core import paths
+from pipeline.core.entry import run_main
+from pipeline.core.labels import target_matrix
+from pipeline.core.params import load
+from pipeline.data.fold_assignment import assign_folds
+from pipeline.data.fold_table import read_folds
 
 TRAINED = ("models", "history", "predictions")
 COLUMNS = ("samples", "groups", "macro_f1", "macro_f1_low", "macro_f1_high")
@@ -99,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_main(main)

@@ -23,23 +23,23 @@ import pandas as pd
 import torch
 
 from benchmarks.interleaved import measure, ratio, report
-from pipeline import params
-from pipeline.atlas.archive import open_archive
-from pipeline.atlas.augment import Augmentation
-from pipeline.atlas.batches import Samples, ordered_batches, training_batches
-from pipeline.atlas.pack import pack
-from pipeline.atlas.packed import IMAGES
-from pipeline.atlas.samples import list_samples
-from pipeline.labels import CHANNELS
-from pipeline.simulate.archive import write_archive
-from pipeline.simulate.competition import plan
+from pipeline.core import params
+from pipeline.core.labels import CHANNELS
+from pipeline.data.augment import Augmentation
+from pipeline.data.loader import Samples, ordered_batches, training_batches
+from pipeline.simulation.competition import plan
+from pipeline.simulation.competition_archive import write_archive
+from pipeline.sources.archive import open_archive
+from pipeline.sources.packed_array import IMAGES
+from pipeline.sources.packing import pack
+from pipeline.sources.samples import list_samples
 
 PASSES = {"png": 1, "augmented": 2, "packed": 20, "copy": 20}
 """Passes over the samples in one measurement, so that each takes long enough for the clock."""
 CORES = 2
 
 
-def simulated(settings: params.Sample, folder: Path) -> tuple[pd.DataFrame, npt.NDArray[np.uint8]]:
+def simulated(settings: params.Simulation, folder: Path) -> tuple[pd.DataFrame, npt.NDArray[np.uint8]]:
     """Lay out a small competition as PNG files in ``folder``, and packed: its table and images (N, S, S, 4).
 
     The PNGs are written anew as Kaggle's were, by zlib's default level and with every line's best filter; the
@@ -108,7 +108,7 @@ def main(samples: int, size: int, rounds: int) -> dict[str, float]:
         table = index[index["split"] == "train"]
         paths = [[Path(name) / f"{id_}_{channel}.png" for channel in CHANNELS] for id_ in table["id"]]
         arrays = {"sample": images}
-        plain, changed = Samples(table, arrays, size), Samples(table, arrays, size, change=change)
+        plain, changed = Samples(table, arrays, size), Samples(table, arrays, size, augmentation=change)
 
         def augmented(workers: int) -> Iterable[object]:
             return training_batches(changed, batch_size, workers, params.Repeat(below=0, most=1))[0]

@@ -25,17 +25,17 @@ from scipy.stats import bootstrap
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.interleaved import report
-from pipeline import params, paths
-from pipeline.atlas.images import shrink_quickly
-from pipeline.atlas.packed import open_images, read_index
-from pipeline.errors import InputError
-from pipeline.labels import LABELS
-from pipeline.model import checkpoint
-from pipeline.model.build import AnyModel
-from pipeline.model.maps import REASONS, label_maps
-from pipeline.progress import track
-from pipeline.simulate.competition import Entry, plan
-from pipeline.simulate.render import masks
+from pipeline.core import params, paths
+from pipeline.core.errors import InputError
+from pipeline.core.labels import LABELS
+from pipeline.core.progress import track
+from pipeline.inference.attention_maps import LABEL_MAPS, label_maps
+from pipeline.models import checkpoint
+from pipeline.models.checkpoint import AnyModel
+from pipeline.simulation.competition import Entry, plan
+from pipeline.simulation.render import masks
+from pipeline.sources.images import shrink_quickly
+from pipeline.sources.packed_array import open_images, read_index
 
 TOLERANCE = 15
 """Pixels at a side of 512; in proportion at other sizes."""
@@ -72,7 +72,7 @@ def judge(found: Map, mask: Mask) -> tuple[bool, float, float]:
 
 
 def judge_sample(
-    networks: dict[str, tuple[AnyModel, int]], image: npt.NDArray[np.uint8], entry: Entry, settings: params.Sample
+    networks: dict[str, tuple[AnyModel, int]], image: npt.NDArray[np.uint8], entry: Entry, settings: params.Simulation
 ) -> list[Judgement]:
     """Judge all maps of one sample.
 
@@ -142,7 +142,7 @@ def main(samples: int) -> pd.DataFrame:
     for entry in track(entries, "judging maps", total=len(entries)):
         judged += judge_sample(networks, images[rows[entry.id]], entry, settings.sample)
     table = pd.DataFrame([asdict(judgement) for judgement in judged])
-    of_one_label = table[table["kind"].isin(REASONS)]
+    of_one_label = table[table["kind"].isin(LABEL_MAPS)]
     by_label = of_one_label.groupby(["kind", "label"])[["hit", "hit_by_chance", "auc"]].mean()
     by_label.insert(0, "maps", of_one_label.groupby(["kind", "label"]).size())
     print(

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.interleaved import report
-from pipeline import params
-from pipeline.atlas.augment import Augmentation
-from pipeline.atlas.batches import Samples, training_batches
+from pipeline.core import params
+from pipeline.data.augment import Augmentation
+from pipeline.data.loader import Samples, training_batches
 
 SIDE = 32
 BATCH = 50
@@ -36,7 +36,7 @@ def memory_over_an_epoch(samples: int, workers: int) -> Iterator[float]:
     recipe = next(iter(params.load().models.values()))
     table = pd.DataFrame({"source": "noise", "row": np.arange(samples), "target": "0"})
     noise = np.random.default_rng(0).integers(0, 256, (samples, SIDE, SIDE, 4), dtype=np.uint8)
-    changed = Samples(table, {"noise": noise}, SIDE, change=Augmentation(recipe.augment, SIDE))
+    changed = Samples(table, {"noise": noise}, SIDE, augmentation=Augmentation(recipe.augment, SIDE))
     loader, _ = training_batches(changed, BATCH, workers, recipe.repeat)
     for number, _ in enumerate(loader, start=1):
         if number % (len(loader) // PARTS) == 0:

@@ -21,19 +21,19 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.interleaved import measure, ratio, report
-from pipeline import params
-from pipeline.atlas.archive import Archive, open_archive
-from pipeline.atlas.pack import in_threads, pack
-from pipeline.atlas.samples import list_samples
-from pipeline.labels import CHANNELS
-from pipeline.simulate.competition import plan
-from pipeline.simulate.render import render
+from pipeline.core import params
+from pipeline.core.labels import CHANNELS
+from pipeline.simulation.competition import plan
+from pipeline.simulation.render import render
+from pipeline.sources.archive import Archive, open_archive
+from pipeline.sources.packing import in_threads, pack
+from pipeline.sources.samples import list_samples
 
 AS_KAGGLE = [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_ALL_FILTERS]
 """zlib's default level and every line's best filter; the simulator's own PNGs are written quickly and decode faster."""
 
 
-def simulated(settings: params.Sample, copies: int, folder: Path) -> Path:
+def simulated(settings: params.Simulation, copies: int, folder: Path) -> Path:
     """Write a competition of training samples, each drawn once and there ``copies`` times, and return its folder."""
     ids = []
     with zipfile.ZipFile(folder / "competition.zip", "w") as archive:

@@ -17,17 +17,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmarks.interleaved import report
-from pipeline.errors import InputError, run_stage
-from pipeline.labels import target_matrix
-from pipeline.params import Ensemble, load
-from pipeline.progress import track
-from pipeline.scoring.bootstrap import f1_resamples, interval
-from pipeline.scoring.calibration import CALIBRATIONS
-from pipeline.scoring.crossfit import cross_fit
-from pipeline.scoring.metrics import Bools, Floats, f1_by_label
-from pipeline.scoring.mixture import BLENDINGS
-from pipeline.scoring.rule import fit_rule
-from pipeline.scoring.thresholds import POLICIES
+from pipeline.core.entry import run_main
+from pipeline.core.errors import InputError
+from pipeline.core.labels import target_matrix
+from pipeline.core.params import Ensemble, load
+from pipeline.core.progress import track
+from pipeline.evaluation.blending import BLENDINGS
+from pipeline.evaluation.calibration import CALIBRATIONS
+from pipeline.evaluation.decision_rule import cross_fit, fit_rule
+from pipeline.evaluation.intervals import f1_resamples, interval
+from pipeline.evaluation.metrics import Bools, Floats, f1_by_label
+from pipeline.evaluation.thresholds import POLICIES
 
 FOLDS = 5
 FEWEST = 3
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=CSV", help="a submission to compare with")
     parser.add_argument("--repeats", type=int, default=10, help="random splits into folds")
     arguments = parser.parse_args()
-    run_stage(lambda: compare(arguments.scores, arguments.truth, arguments.peer, arguments.repeats))
+    run_main(lambda: compare(arguments.scores, arguments.truth, arguments.peer, arguments.repeats))
 
 
 def compare(scores: Path, truth_path: Path, peers: list[str], repeats: int) -> None:

@@ -27,13 +27,13 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from benchmarks.interleaved import report
-from pipeline import params, paths
-from pipeline.atlas.images import encode_png
-from pipeline.labels import CHANNELS, LABELS, target_matrix
-from pipeline.progress import track
-from pipeline.scoring.predictions import Predictions
-from pipeline.simulate.competition import draw_label_sets
-from pipeline.training.history import Row
+from pipeline.core import params, paths
+from pipeline.core.labels import CHANNELS, LABELS, target_matrix
+from pipeline.core.progress import track
+from pipeline.evaluation.prediction_files import Predictions
+from pipeline.simulation.competition import draw_label_sets
+from pipeline.sources.images import encode_png
+from pipeline.training.history import EpochScores
 
 TRAIN, TEST = 31_072, 11_702
 """The real competition's samples."""
@@ -84,7 +84,7 @@ def stand_in_for_training(project: Path) -> None:
     index = pd.read_csv(project / paths.packed(SOURCE) / "index.csv", dtype={"id": str, "target": str})
     test_ids = index.loc[index["split"] == "test", "id"].to_numpy(dtype=np.str_)
     unknown = np.zeros((len(test_ids), len(LABELS)), dtype=np.bool_)
-    curve = pd.DataFrame([{field.name: 1 for field in dataclasses.fields(Row)}])
+    curve = pd.DataFrame([{field.name: 1 for field in dataclasses.fields(EpochScores)}])
     for model in params.load(project / "params.yaml").models:
         for fold, held_out in folds.groupby("fold"):
             number = int(str(fold))
@@ -99,7 +99,7 @@ def stand_in_for_training(project: Path) -> None:
             curve.to_csv(history, index=False)
 
 
-def run_stage(project: Path, stage: str) -> tuple[float, float]:
+def run_main(project: Path, stage: str) -> tuple[float, float]:
     """Run one stage as a process of its own; its wall seconds and peak memory in MB."""
     command = [sys.executable, "-m", f"pipeline.stages.{stage}"]
     command += ["--source", SOURCE] if stage == "pack" else []
@@ -128,7 +128,7 @@ def rehearse(project: Path, train: int, test: int) -> pd.DataFrame:
     for stage in STAGES:
         if stage == "ensemble":
             stand_in_for_training(project)
-        figures[stage] = run_stage(project, stage)
+        figures[stage] = run_main(project, stage)
     return pd.DataFrame.from_dict(figures, orient="index", columns=["seconds", "peak_mb"])
 
 

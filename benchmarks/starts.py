@@ -20,21 +20,22 @@ import pandas as pd
 import torch
 
 from benchmarks.interleaved import report
-from pipeline import params
-from pipeline.atlas.augment import Augmentation
-from pipeline.atlas.batches import Samples
-from pipeline.labels import format_target
-from pipeline.model import checkpoint
-from pipeline.model.network import Network
-from pipeline.model.pretrained import start_from_weights
-from pipeline.progress import say, track
-from pipeline.simulate.archive import in_order
-from pipeline.simulate.competition import plan
-from pipeline.simulate.render import render
+from pipeline.core import params
+from pipeline.core.labels import format_target
+from pipeline.core.progress import say, track
+from pipeline.data.augment import Augmentation
+from pipeline.data.loader import Samples
+from pipeline.inference.probabilities import probabilities
+from pipeline.models import checkpoint
+from pipeline.models.network import Network
+from pipeline.models.pretrained import start_from_weights
+from pipeline.simulation.competition import plan
+from pipeline.simulation.competition_archive import in_order
+from pipeline.simulation.render import render
 from pipeline.training import history
-from pipeline.training.fit import Epoch, fit
-from pipeline.training.predict import probabilities
-from pipeline.training.resume import States
+from pipeline.training.history import Epoch
+from pipeline.training.loop import fit
+from pipeline.training.saved_states import SavedStates
 
 STARTS = {
     "plain": {"attention": "none", "init": "identity"},
@@ -48,7 +49,7 @@ MACHINE = params.Machine(workers=0, predict_batch=64, devices="auto", save_minut
 Halves = tuple[pd.DataFrame, pd.DataFrame, npt.NDArray[np.uint8]]
 
 
-def simulate(settings: params.Sample) -> Halves:
+def simulate(settings: params.Simulation) -> Halves:
     """A competition's training samples, its test samples with their truth, and the images (N, S, S, 4) of both."""
     entries = plan(settings)
     drawn = in_order(partial(render, settings=settings), entries, os.cpu_count() or 1)
@@ -64,33 +65,37 @@ def simulate(settings: params.Sample) -> Halves:
     return table[table["split"] == "train"], table[table["split"] == "test"], images
 
 
-def train(recipe: params.Model, halves: Halves) -> tuple[Network, list[history.Row]]:
+def train(recipe: params.Model, halves: Halves) -> tuple[Network, list[history.EpochScores]]:
     """Train on the first half, and judge on the second, before the first step and after each epoch."""
     rest, held_out, images = halves
     by_source = {SOURCE: images}
-    training = Samples(rest, by_source, recipe.size, change=Augmentation(recipe.augment, recipe.size), seed=recipe.seed)
+    training = Samples(
+        rest, by_source, recipe.size, augmentation=Augmentation(recipe.augment, recipe.size), seed=recipe.seed
+    )
     judged = Samples(held_out, by_source, recipe.size)
     prior, truth = training.targets.mean(dim=0), judged.targets.numpy() > 0
     torch.manual_seed(recipe.seed)
     network = Network(recipe)
     light = images[rest["row"].to_numpy()].reshape(-1, images.shape[-1]) / 255
-    network.start_from(prior, torch.from_numpy(light.mean(axis=0)), torch.from_numpy(light.std(axis=0)))
+    network.initialise(prior, torch.from_numpy(light.mean(axis=0)), torch.from_numpy(light.std(axis=0)))
     start_from_weights(network, recipe)
-    rows: list[history.Row] = []
+    rows: list[history.EpochScores] = []
 
     def on_epoch(epoch: Epoch, predicted: npt.NDArray[np.float32]) -> float:
-        rows.append(history.judge(epoch, predicted, truth, prior.numpy(), recipe))
-        say(history.line(rows[-1], recipe.epochs))
+        rows.append(history.score_epoch(epoch, predicted, truth, prior.numpy(), recipe))
+        say(history.log_line(rows[-1], recipe.epochs))
         return rows[-1].held_out_loss
 
     untrained = [judged.batch([(0, position, 0) for position in range(len(judged))])]
     before = Epoch(images_per_second=0, data_wait=0, memory_gb=0, epoch=-1, learning_rate=0, train_loss=0)
     on_epoch(before, probabilities(network.eval(), untrained, precision=recipe.precision))
     with tempfile.TemporaryDirectory() as folder:
-        return fit(network, training, judged, recipe, MACHINE, on_epoch, States(Path(folder) / "cell", "run")), rows
+        return fit(
+            network, training, judged, recipe, MACHINE, on_epoch, SavedStates(Path(folder) / "cell", "run")
+        ), rows
 
 
-def main(sample: params.Sample, base: params.Model, epochs: int, seeds: int) -> pd.DataFrame:
+def main(sample: params.Simulation, base: params.Model, epochs: int, seeds: int) -> pd.DataFrame:
     """Train once, fine-tune from it with every start and seed, and print the learning curves."""
     first = simulate(sample)
     second = simulate(sample.model_copy(update={"seed": sample.seed + 1000}))

@@ -24,14 +24,14 @@ import pandas as pd
 import torch
 
 from benchmarks.interleaved import Seconds, ratio, ratio_of_medians, report
-from pipeline import params
-from pipeline.atlas.augment import Augmentation
-from pipeline.atlas.batches import Batch, Samples
-from pipeline.model.losses import objective
-from pipeline.model.network import Network
-from pipeline.training import runtime
-from pipeline.training.fit import Epoch, fit
-from pipeline.training.resume import States
+from pipeline.core import hardware, params
+from pipeline.data.augment import Augmentation
+from pipeline.data.loader import Batch, Samples
+from pipeline.models.losses import objective
+from pipeline.models.network import Network
+from pipeline.training.history import Epoch
+from pipeline.training.loop import fit
+from pipeline.training.saved_states import SavedStates
 
 FULL = 5 * 30 * 31_072
 """Images in five folds of thirty epochs of the competition."""
@@ -54,19 +54,19 @@ def packed_noise(folder: Path, count: int, side: int, size: int, recipe: params.
         image[:] = random.integers(0, 256, image.shape, dtype=np.uint8)
     targets = [f"{first} {first + 1}" for first in random.integers(0, 27, count)]
     table = pd.DataFrame({"source": "noise", "row": range(count), "target": targets})
-    return Samples(table, {"noise": images}, size, change=Augmentation(recipe.augment, size), seed=recipe.seed)
+    return Samples(table, {"noise": images}, size, augmentation=Augmentation(recipe.augment, size), seed=recipe.seed)
 
 
 def bare_step(recipe: params.Model, batch: Batch) -> Callable[[], None]:
     """Forward, loss, backward and optimizer, on a batch that is already where it is needed."""
-    device = runtime.device()
+    device = hardware.device()
     network = Network(recipe).to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     images, targets = (part.to(device) for part in batch)
     criterion = objective(recipe, targets.mean(dim=0).cpu())
 
     def step() -> None:
-        with runtime.autocast(recipe.precision):
+        with hardware.autocast(recipe.precision):
             logits = network(images)
         criterion(logits, targets).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -96,7 +96,7 @@ def measure(recipe: params.Model, machine: params.Machine, steps: int, side: int
 
         recipe = recipe.model_copy(update={"epochs": rounds + 1, "evaluate_every": 1})
         held_out = Samples(pd.DataFrame({"source": ["noise"], "row": 0, "target": "0"}), training.images, recipe.size)
-        fit(Network(recipe), training, held_out, recipe, machine, on_epoch, States(Path(name) / "cell", "run"))
+        fit(Network(recipe), training, held_out, recipe, machine, on_epoch, SavedStates(Path(name) / "cell", "run"))
     return seconds
 
 

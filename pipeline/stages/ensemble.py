@@ -13,22 +13,22 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline import paths
-from pipeline.atlas.folds import read_folds
-from pipeline.errors import InputError, run_stage
-from pipeline.files import replacing
-from pipeline.labels import target_matrix
-from pipeline.params import Ensemble, load
-from pipeline.progress import track
-from pipeline.scoring import blend, predictions
-from pipeline.scoring.blend import Blend
-from pipeline.scoring.calibration import CALIBRATIONS
-from pipeline.scoring.crossfit import CrossFit, cross_fit
-from pipeline.scoring.metrics import Bools, Floats, calibration_error, macro_f1, macro_f1_present
-from pipeline.scoring.mixture import BLENDINGS
-from pipeline.scoring.predictions import Predictions
-from pipeline.scoring.rule import Rule, fit_rule
-from pipeline.scoring.thresholds import POLICIES
+from pipeline.core import paths
+from pipeline.core.entry import run_main
+from pipeline.core.errors import InputError
+from pipeline.core.labels import target_matrix
+from pipeline.core.params import Ensemble, load
+from pipeline.core.paths import replacing
+from pipeline.core.progress import track
+from pipeline.data.fold_table import read_folds
+from pipeline.evaluation import prediction_files, result_files
+from pipeline.evaluation.blending import BLENDINGS
+from pipeline.evaluation.calibration import CALIBRATIONS
+from pipeline.evaluation.decision_rule import CrossFit, DecisionRule, cross_fit, fit_rule
+from pipeline.evaluation.metrics import Bools, Floats, calibration_error, macro_f1, macro_f1_present
+from pipeline.evaluation.prediction_files import Predictions
+from pipeline.evaluation.result_files import Blend
+from pipeline.evaluation.thresholds import POLICIES
 
 Members = dict[str, list[Predictions]]
 
@@ -44,7 +44,7 @@ def read_members(models: Iterable[str], folds: pd.DataFrame) -> Members:
     for model, by_fold in members.items():
         for fold in np.unique(folds["fold"]).tolist():
             path = paths.predictions(model, fold)
-            found = predictions.load(path)
+            found = prediction_files.load_predictions(path)
             test_ids = found.test_ids if test_ids is None else test_ids
             if set(found.held_out_ids) != set(folds.loc[folds["fold"] == fold, "id"]):
                 raise InputError(f"{path}: its samples are not those of fold {fold}: run train and tta again")
@@ -84,7 +84,7 @@ def compare(
     return compared
 
 
-def describe(rule: Rule, models: Iterable[str]) -> dict[str, Any]:
+def describe(rule: DecisionRule, models: Iterable[str]) -> dict[str, Any]:
     """A rule as it stands in decisions.json."""
     return {
         "weights": dict(zip(models, rule.mixture.weights.tolist(), strict=True)),
@@ -126,15 +126,15 @@ def main() -> None:
         "models": alone,
     }
     ids = samples["id"].to_numpy(dtype=np.str_)
-    Blend(ids, held_out.uncalibrated, held_out.probabilities, held_out.decisions).save(blend.HELD_OUT)
+    Blend(ids, held_out.uncalibrated, held_out.probabilities, held_out.decisions).save(result_files.HELD_OUT)
     test_ids = next(iter(predicted.values()))[0].test_ids
-    Blend(test_ids, *rule.blend(test)).save(blend.TEST)
+    Blend(test_ids, *rule.apply(test)).save(result_files.TEST)
     for position, (fold, own) in enumerate(held_out.rules.items()):
         by_its_networks = np.stack([by_fold[position].test for by_fold in predicted.values()])
-        Blend(test_ids, *own.blend(by_its_networks)).save(blend.as_held_out(fold))
-    with replacing(blend.DECISIONS) as temporary:
+        Blend(test_ids, *own.apply(by_its_networks)).save(result_files.as_held_out(fold))
+    with replacing(result_files.DECISIONS) as temporary:
         temporary.write_text(json.dumps(decisions, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_main(main)

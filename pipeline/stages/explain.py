@@ -10,15 +10,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline import cell, params, paths
-from pipeline.atlas.folds import read_folds
-from pipeline.atlas.images import shrink_quickly
-from pipeline.atlas.packed import open_images
-from pipeline.errors import InputError, run_stage
-from pipeline.model import checkpoint
-from pipeline.model.maps import DETAIL, label_maps
-from pipeline.scoring.maps import Maps
-from pipeline.training import runtime
+from pipeline.core import entry, hardware, params, paths
+from pipeline.core.entry import run_main
+from pipeline.core.errors import InputError
+from pipeline.data.fold_table import read_folds
+from pipeline.evaluation.result_files import AttentionMaps
+from pipeline.inference.attention_maps import MAP_SIZE, label_maps
+from pipeline.models import checkpoint
+from pipeline.sources.images import shrink_quickly
+from pipeline.sources.packed_array import open_images
 
 
 def read_pairs() -> pd.DataFrame:
@@ -42,15 +42,15 @@ def read_pairs() -> pd.DataFrame:
 def draw(name: str, fold: int, pairs: pd.DataFrame) -> dict[str, npt.NDArray[np.uint8]]:
     """The maps of the pairs of one fold, (n, DETAIL, DETAIL), by kind."""
     network, recipe = checkpoint.load(paths.model(name, fold))
-    network = network.to(runtime.device()).eval()
+    network = network.to(hardware.device()).eval()
     images = {source: open_images(source) for source in pairs["source"].unique()}
     shown = [
         shrink_quickly(images[source][int(row)], recipe.size)
         for source, row in zip(pairs["source"], pairs["row"], strict=True)
     ]
-    batch = torch.from_numpy(np.stack(shown).transpose(0, 3, 1, 2).copy()).to(runtime.device())
-    labels = torch.tensor(pairs["label"].tolist()).to(runtime.device())
-    return {kind: to_bytes(found) for kind, found in label_maps(network, batch, labels, DETAIL).items()}
+    batch = torch.from_numpy(np.stack(shown).transpose(0, 3, 1, 2).copy()).to(hardware.device())
+    labels = torch.tensor(pairs["label"].tolist()).to(hardware.device())
+    return {kind: to_bytes(found) for kind, found in label_maps(network, batch, labels, MAP_SIZE).items()}
 
 
 def to_bytes(maps: Tensor) -> npt.NDArray[np.uint8]:
@@ -61,13 +61,13 @@ def to_bytes(maps: Tensor) -> npt.NDArray[np.uint8]:
 
 def main() -> None:
     """Draw the maps of the model that the command line names."""
-    name = cell.model(params.load())
+    name = entry.model_name(params.load())
     pairs = read_pairs()
     by_fold = [draw(name, int(str(fold)), rows) for fold, rows in pairs.groupby("fold")]
     kinds = list(by_fold[0])
     maps = np.concatenate([np.stack([found[kind] for kind in kinds], axis=1) for found in by_fold])
-    Maps(pairs["id"].to_numpy(dtype=np.str_), pairs["label"].to_numpy(), np.array(kinds), maps).save(name)
+    AttentionMaps(pairs["id"].to_numpy(dtype=np.str_), pairs["label"].to_numpy(), np.array(kinds), maps).save(name)
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_main(main)

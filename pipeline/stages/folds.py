@@ -11,15 +11,23 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline import paths
-from pipeline.atlas.audit import UNASSIGNED, audit_folds, duplicates_audit, groups_by_label, refuse_leaks
-from pipeline.atlas.duplicates import find_duplicates, join_groups, refuse_chains
-from pipeline.atlas.folds import COLUMNS, assign_folds
-from pipeline.atlas.packed import read_index
-from pipeline.errors import InputError, run_stage
-from pipeline.files import replacing
-from pipeline.labels import LABELS, target_matrix
-from pipeline.params import load
+from pipeline.core import paths
+from pipeline.core.entry import run_main
+from pipeline.core.errors import InputError
+from pipeline.core.labels import LABELS, target_matrix
+from pipeline.core.params import load
+from pipeline.core.paths import replacing
+from pipeline.data.duplicates import check_chains, find_duplicates, join_groups
+from pipeline.data.fold_assignment import (
+    UNASSIGNED,
+    assign_folds,
+    audit_folds,
+    check_leaks,
+    duplicates_audit,
+    groups_by_label,
+)
+from pipeline.data.fold_table import COLUMNS
+from pipeline.sources.packed_array import read_index
 
 
 def all_samples(sources: Sequence[str]) -> pd.DataFrame:
@@ -65,7 +73,7 @@ def main() -> None:
     duplicates = find_duplicates(everything, params.folds.near_duplicates)
     rows = pd.Index(everything["id"])
     pairs = np.column_stack([rows.get_indexer(duplicates[f"id_{side}"]) for side in "ab"])
-    refuse_chains(pairs, len(everything), params.folds.near_duplicates)
+    check_chains(pairs, len(everything), params.folds.near_duplicates)
     # Test samples take part: two training samples may both resemble the same one.
     everything["group"] = join_groups(everything["group"].to_numpy(dtype=np.str_), pairs)
     training = (everything["split"] == "train").to_numpy()
@@ -76,7 +84,7 @@ def main() -> None:
     of_all = np.full(len(everything), UNASSIGNED)
     of_all[training] = folds
     audit = audit_folds(truth, groups, folds) | duplicates_audit(duplicates, pairs, of_all)
-    refuse_leaks(audit)
+    check_leaks(audit)
     report_duplicates(duplicates)
     report_scarce_labels(groups_by_label(truth, groups), len(params.folds.ids))
     with replacing(paths.DUPLICATES) as temporary:
@@ -88,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_main(main)

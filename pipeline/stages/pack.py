@@ -1,49 +1,44 @@
 """Pack one source: ``python -m pipeline.stages.pack --source NAME``.
 
-Reads ``data/NAME/`` and ``pack`` of params.yaml; writes ``data/packed/NAME/`` (images.npy, index.csv,
-contact-sheet.png), whole or not at all. What stands when it is interrupted waits in ``.resume/pack/NAME/`` for the
-next run.
+Reads ``data/NAME/`` and ``pack`` of params.yaml; writes ``data/packed/images/NAME.npy`` and
+``data/packed/index/NAME.csv``. An interrupted run leaves what it packed in ``.resume/pack/NAME/`` for the next one.
 """
 
 import shutil
 import sys
 
-import numpy as np
-
-from pipeline import cell, params, paths
-from pipeline.atlas.archive import open_archive
-from pipeline.atlas.pack import pack
-from pipeline.atlas.packed import IMAGES
-from pipeline.atlas.partial import JOURNAL
-from pipeline.atlas.samples import list_samples, unlisted
-from pipeline.errors import run_stage
-from pipeline.files import replacing
-from pipeline.progress import say
-from pipeline.report.contact_sheet import contact_sheet
+from pipeline.core import params, paths
+from pipeline.core.entry import run_main, source_name
+from pipeline.core.paths import replacing
+from pipeline.core.progress import say
+from pipeline.sources.archive import open_archive
+from pipeline.sources.packing import IMAGES, INDEX, pack
+from pipeline.sources.samples import list_samples, unlisted
 
 
 def main() -> None:
-    """Check, pack and picture one source."""
+    """Check and pack one source."""
     settings = params.load()
-    source = cell.source(settings)
+    source = source_name(settings)
     partial = paths.RESUME / "pack" / source
     with open_archive(paths.source(source)) as archive:
         samples, problems = list_samples(archive)
         ignored = unlisted(archive, samples)
         partial.mkdir(parents=True, exist_ok=True)
         try:
-            index = pack(archive, samples, settings.pack.size, partial, problems)
-            contact_sheet(np.load(partial / IMAGES, mmap_mode="r"), index, partial / "contact-sheet.png")
+            pack(archive, samples, settings.pack.size, partial, problems)
         except KeyboardInterrupt:
-            say(f"what was packed is kept in {partial}: the next run goes on from there")
+            say(f"what was packed is kept in {partial}: the next run resumes from there")
             raise
-    with replacing(paths.packed(source)) as folder:
-        shutil.move(partial, folder)
-        (folder / JOURNAL).unlink()
+    # The index comes last: where it is, the array is complete.
+    for made, place in ((IMAGES, paths.packed_images(source)), (INDEX, paths.packed_index(source))):
+        with replacing(place) as temporary:
+            shutil.move(partial / made, temporary)
+    shutil.rmtree(partial)
     if ignored:
         named = ", ".join(map(repr, ignored[:3]))
-        print(f"note: left alone what no table lists: {named}, {len(ignored):,} files in all", file=sys.stderr)
+        print(f"note: {len(ignored):,} files are in no table and were ignored, such as {named}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_main(main)

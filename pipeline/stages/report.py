@@ -4,20 +4,20 @@ Reads metrics.json, tables/, blend/, maps/, data/folds.csv, data/folds-audit.jso
 report.html.
 """
 
-from pipeline import paths
-from pipeline.errors import run_stage
-from pipeline.files import replacing
-from pipeline.params import load
-from pipeline.report.render import render
-from pipeline.report.run import read_run
+from pipeline.core import paths
+from pipeline.core.entry import run_main
+from pipeline.core.params import load
+from pipeline.core.paths import replacing
+from pipeline.reporting.finished_run import read_finished_run
+from pipeline.reporting.page import render
 
 
 def main() -> None:
     """Run the stage."""
-    page = render(read_run(load()))
+    page = render(read_finished_run(load()))
     with replacing(paths.REPORT) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_main(main)

@@ -12,27 +12,33 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline import paths
-from pipeline.atlas.folds import assign_folds, read_folds
-from pipeline.atlas.packed import read_index
-from pipeline.errors import InputError, run_stage
-from pipeline.files import replacing
-from pipeline.labels import CHANNELS, LABELS, target_matrix
-from pipeline.params import Params, load
-from pipeline.report.charts.theme import save_png
-from pipeline.report.figures import (
+from pipeline.core import paths
+from pipeline.core.entry import run_main
+from pipeline.core.errors import InputError
+from pipeline.core.labels import CHANNELS, LABELS, target_matrix
+from pipeline.core.params import Params, load
+from pipeline.core.paths import replacing
+from pipeline.data.fold_assignment import assign_folds
+from pipeline.data.fold_table import read_folds
+from pipeline.evaluation import result_files
+from pipeline.evaluation.diagnostics import (
+    baseline_macro_f1,
+    choose_examples,
+    confusions,
+    copied_macro_f1,
+    precision_recall,
+    reliability,
+)
+from pipeline.evaluation.metrics import Thresholds, binary_cross_entropy, calibration_error
+from pipeline.evaluation.score_tables import by_fold, by_label, expect_test, summarise
+from pipeline.reporting.charts import save_png
+from pipeline.reporting.figures import (
     draw_fold_balance,
     draw_label_scores,
     draw_learning_curves,
     draw_precision_recall_grid,
 )
-from pipeline.scoring import blend
-from pipeline.scoring.baselines import baseline_macro_f1, copied_macro_f1
-from pipeline.scoring.counts import Thresholds
-from pipeline.scoring.diagnostics import confusions, precision_recall, reliability
-from pipeline.scoring.examples import choose_examples
-from pipeline.scoring.metrics import binary_cross_entropy, calibration_error
-from pipeline.scoring.tables import by_fold, by_label, expect_test, summarise
+from pipeline.sources.packed_array import read_index
 
 LEAST_BRIGHTNESS = 1e-3
 """Added to shares of white, so that a black channel has a logarithm."""
@@ -87,13 +93,13 @@ def score_test(
     path = paths.source(source) / "test_truth.csv"
     if not path.exists():
         return None
-    decided = blend.load(blend.TEST)
+    decided = result_files.load_blend(result_files.TEST)
     truth = read_test_truth(path, decided.ids)
     index = read_index(source).set_index("id").loc[decided.ids.tolist()]
     groups = index["group"].where(index["group"] != "", index.index).to_numpy(dtype=np.str_)
     table = by_label(decided.probabilities, decided.decisions, truth, groups, thresholds, params.score)
     folds = params.folds.ids
-    alike = np.concatenate([blend.load(blend.as_held_out(fold)).decisions for fold in folds])
+    alike = np.concatenate([result_files.load_blend(result_files.as_held_out(fold)).decisions for fold in folds])
     repeated = summarise(alike, np.tile(truth, (len(folds), 1)), np.tile(groups, len(folds)), params.score)
     return (
         summarise(decided.decisions, truth, groups, params.score),
@@ -164,10 +170,12 @@ def main() -> None:
     samples = read_folds()
     truth = target_matrix(samples["target"])
     groups, folds = samples["group"].to_numpy(dtype=np.str_), samples["fold"].to_numpy()
-    held_out = blend.load(blend.HELD_OUT)
+    held_out = result_files.load_blend(result_files.HELD_OUT)
     if not np.array_equal(held_out.ids, samples["id"]):
-        raise InputError(f"{blend.HELD_OUT}: its samples are not those of {paths.FOLDS}: run the ensemble stage again")
-    choices = blend.read_decisions()
+        raise InputError(
+            f"{result_files.HELD_OUT}: its samples are not those of {paths.FOLDS}: run the ensemble stage again"
+        )
+    choices = result_files.read_decisions()
     thresholds = np.array(choices["thresholds"])
 
     fold_table = by_fold(held_out.decisions, truth, groups, folds, params.score)
@@ -192,7 +200,9 @@ def main() -> None:
     }
     metrics: dict[str, Any] = {
         **summarise(held_out.decisions, truth, groups, params.score),
-        **expect_test(held_out.decisions, truth, groups, len(blend.load(blend.TEST).ids), params.score),
+        **expect_test(
+            held_out.decisions, truth, groups, len(result_files.load_blend(result_files.TEST).ids), params.score
+        ),
         "confidence": params.score.confidence,
         "fold_mean": float(fold_table["macro_f1"].mean()),
         "fold_sd": float(fold_table["macro_f1"].std()),
@@ -214,4 +224,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_main(main)

@@ -6,11 +6,11 @@ groups.csv (the antibody of every sample) and test_truth.csv (the true labels of
 
 import os
 
-from pipeline import params, paths
-from pipeline.errors import run_stage
-from pipeline.files import replacing
-from pipeline.simulate.archive import groups, targets, write_archive
-from pipeline.simulate.competition import plan
+from pipeline.core import params, paths
+from pipeline.core.entry import run_main
+from pipeline.core.paths import replacing
+from pipeline.simulation.competition import plan
+from pipeline.simulation.competition_archive import groups, targets, write_archive
 
 
 def main() -> None:
@@ -28,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_main(main)

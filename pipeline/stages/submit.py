@@ -5,14 +5,15 @@ Reads blend/test.npz and the first source's index; writes submission.csv.
 
 import pandas as pd
 
-from pipeline import paths
-from pipeline.atlas.packed import read_index
-from pipeline.errors import InputError, run_stage
-from pipeline.files import replacing
-from pipeline.labels import format_target
-from pipeline.params import load
-from pipeline.scoring import blend
-from pipeline.scoring.blend import Blend
+from pipeline.core import paths
+from pipeline.core.entry import run_main
+from pipeline.core.errors import InputError
+from pipeline.core.labels import format_target
+from pipeline.core.params import load
+from pipeline.core.paths import replacing
+from pipeline.evaluation import result_files
+from pipeline.evaluation.result_files import Blend
+from pipeline.sources.packed_array import read_index
 
 
 def submission(decided: Blend, ids: "pd.Series[str]") -> pd.DataFrame:
@@ -24,7 +25,7 @@ def submission(decided: Blend, ids: "pd.Series[str]") -> pd.DataFrame:
     order = pd.Index(decided.ids).get_indexer(pd.Index(ids))
     if len(order) != len(decided.ids) or (order < 0).any():
         raise InputError(
-            f"{blend.TEST}: its {len(decided.ids)} samples are not the {len(ids)} test samples of the index: "
+            f"{result_files.TEST}: its {len(decided.ids)} samples are not the {len(ids)} test samples of the index: "
             "run tta and ensemble again"
         )
     predicted = [format_target(row.nonzero()[0].tolist()) for row in decided.decisions[order]]
@@ -41,10 +42,10 @@ def main() -> None:
             f"{paths.source(source)} has no test set (no sample_submission.csv), so there is nothing to submit; "
             f"the scores are in {paths.METRICS}"
         )
-    table = submission(blend.load(blend.TEST), ids)
+    table = submission(result_files.load_blend(result_files.TEST), ids)
     with replacing(paths.SUBMISSION) as temporary:
         table.to_csv(temporary, index=False)
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_main(main)

@@ -8,36 +8,34 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline import params, paths
-from pipeline.atlas.batches import Samples, ordered_batches, workers_of
-from pipeline.atlas.folds import read_folds
-from pipeline.atlas.packed import open_images, read_index
-from pipeline.cell import model_and_fold
-from pipeline.errors import run_stage
-from pipeline.model import checkpoint
-from pipeline.progress import track
-from pipeline.scoring.predictions import Predictions
-from pipeline.training import runtime
-from pipeline.training.predict import probabilities
-from pipeline.training.ranks import join
+from pipeline.core import hardware, params, paths
+from pipeline.core.entry import model_and_fold, run_main
+from pipeline.core.progress import track
+from pipeline.data.fold_table import read_folds
+from pipeline.data.loader import Samples, closing_workers, ordered_batches
+from pipeline.evaluation.prediction_files import Predictions
+from pipeline.inference.probabilities import probabilities
+from pipeline.models import checkpoint
+from pipeline.sources.packed_array import open_images, read_index
+from pipeline.training.distributed import join
 
 
 def main() -> None:
     """Predict with the model and fold that the command line names."""
     settings = params.load()
     name, fold = model_and_fold(settings)
-    ranks = join(settings.machine.devices)
+    world = join(settings.machine.devices)
     network, recipe = checkpoint.load(paths.model(name, fold))
-    network = network.to(runtime.device())
-    workers = runtime.workers(settings.machine.workers, ranks.size)
+    network = network.to(hardware.device())
+    workers = hardware.workers(settings.machine.workers, world.size)
 
     def predict(table: pd.DataFrame, what: str) -> npt.NDArray[np.float32]:
         images = {source: open_images(source) for source in table["source"].unique()}
-        samples, share = Samples(table, images, recipe.size), (ranks.rank, ranks.size)
+        samples, share = Samples(table, images, recipe.size), (world.rank, world.size)
         batches = ordered_batches(samples, settings.machine.predict_batch, workers, share)
-        shown = track(batches, what, unit="batches", shown=ranks.first)
-        with ranks.together(), workers_of(batches):
-            return ranks.gather(probabilities(network, shown, views=settings.tta.views, precision=recipe.precision))
+        shown = track(batches, what, unit="batches", shown=world.is_main)
+        with world.explain_lost_process(), closing_workers(batches):
+            return world.gather(probabilities(network, shown, views=settings.tta.views, precision=recipe.precision))
 
     folds = read_folds()
     held_out = folds[folds["fold"] == fold]
@@ -50,9 +48,9 @@ def main() -> None:
         test_ids=test["id"].to_numpy(dtype=np.str_),
         test=predict(test, "test"),
     )
-    if ranks.first:
+    if world.is_main:
         predictions.save(paths.predictions(name, fold))
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_main(main)

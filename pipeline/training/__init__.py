@@ -1,1 +1,1 @@
-"""Fitting networks and predicting with them; the only place that knows devices and precision."""
+"""Fitting one model on one fold: loop, step, resume, several processes."""

@@ -1,0 +1,37 @@
+"""The commands for people: ``python -m pipeline COMMAND``. DVC runs the stages in ``pipeline/stages/``."""
+
+import argparse
+import importlib
+import sys
+
+from pipeline.core.entry import run_main
+
+COMMANDS = {
+    "summary": "print the scores of the finished run, with intervals and baselines",
+    "compare": "is one run better than another? Paired comparison of two folders or git revisions",
+    "predict": "predict the locations in new images with trained models",
+    "train-parallel": "train the stale models and folds side by side on Ray, one per GPU",
+    "params": "explain and check the parameters in params.yaml",
+}
+"""Each is the module of that name in ``pipeline/commands/``, imported only when it is called."""
+
+
+def main() -> None:
+    """Run the command that the command line names."""
+    listing = "\n".join(f"  {name:<16}{text}" for name, text in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline",
+        description="Protein localisation from fluorescence images. `dvc repro` runs the pipeline; these commands "
+        "look at its results and apply its models.",
+        epilog=f"commands:\n{listing}\n\n`python -m pipeline COMMAND --help` explains a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help="one of the commands below")
+    arguments = parser.parse_args(sys.argv[1:2])
+    name = {"params": "show_params"}.get(arguments.command, arguments.command.replace("-", "_"))
+    module = importlib.import_module(f"pipeline.commands.{name}")
+    run_main(lambda: module.main(sys.argv[2:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""Images on disk to batches: archives, the packed array, folds, views, augmentation."""

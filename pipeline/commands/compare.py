@@ -1,0 +1,158 @@
+"""Is one run better than another? ``python -m pipeline compare A [B]``.
+
+A and B are finished runs: folders, or git revisions whose outputs are in DVC's cache. B defaults to the working folder.
+Reads data/folds.csv and blend/held_out.npz of both, and ``score`` of params.yaml.
+
+The interval covers the choice of samples only. Retraining with another seed changes the score too, so two runs of one
+recipe can differ significantly; the command says so whenever it compares runs of one seed each.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dvc.api
+import numpy as np
+import pandas as pd
+from dvc.exceptions import DvcException
+
+from pipeline.core import paths
+from pipeline.core.errors import InputError
+from pipeline.core.labels import target_matrix
+from pipeline.core.params import Score, load
+from pipeline.evaluation.intervals import Difference, difference
+from pipeline.evaluation.metrics import Bools
+from pipeline.evaluation.prediction_files import read_arrays
+from pipeline.evaluation.result_files import HELD_OUT
+
+ONE_SEED = (
+    "Each run was trained with one seed, and the interval does not include the variation between seeds: two runs of "
+    "one recipe can differ significantly. Train both with further seeds before relying on a small difference."
+)
+
+NEEDED = (paths.FOLDS, HELD_OUT)
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """The held-out samples of a finished run.
+
+    Attributes:
+        name: as the user gave it.
+        samples: indexed by id: target, group and fold.
+        decisions: (N, 28), in the order of ``samples``.
+    """
+
+    name: str
+    samples: pd.DataFrame
+    decisions: Bools
+
+    def on(self, ids: "pd.Index[str]") -> Bools:
+        """The decisions on some of its samples."""
+        chosen: Bools = self.decisions[self.samples.index.get_indexer(ids)]
+        return chosen
+
+
+def read_scored_run(name: str) -> ScoredRun:
+    """Read a run from a folder or, where no folder has that name, from DVC's cache at a git revision.
+
+    Raises:
+        InputError: there is no such folder or revision, its outputs are not in the cache, or they are damaged.
+    """
+    if Path(name).is_dir():
+        return _read_folder(Path(name), name)
+    with tempfile.TemporaryDirectory() as folder:
+        for path in NEEDED:
+            target = Path(folder) / path
+            target.parent.mkdir(exist_ok=True)
+            try:
+                target.write_bytes(dvc.api.read(str(path), rev=name, mode="rb"))
+            except DvcException as error:
+                raise InputError(
+                    f"{name}: {path} of that revision cannot be read ({error}): name a folder or a revision that has "
+                    "a finished run in DVC's cache (git checkout REVISION, then dvc repro or dvc pull)"
+                ) from None
+        return _read_folder(Path(folder), name)
+
+
+def _read_folder(folder: Path, name: str) -> ScoredRun:
+    remedy = "run dvc repro there first"
+    try:
+        samples = pd.read_csv(folder / paths.FOLDS, dtype=str, keep_default_na=False).set_index("id")
+        samples = samples[["target", "group", "fold"]]
+    except FileNotFoundError:
+        raise InputError(f"{name}: {paths.FOLDS} is missing: {remedy}") from None
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{name}: {paths.FOLDS} is damaged ({error}): {remedy}") from None
+    try:
+        arrays = read_arrays(folder / HELD_OUT, {"ids": "U", "decisions": "b"}, remedy)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    if not np.array_equal(arrays["ids"], samples.index) or not samples.index.is_unique:
+        raise InputError(f"{name}: the samples of {HELD_OUT} are not those of {paths.FOLDS}: {remedy}")
+    return ScoredRun(name, samples, arrays["decisions"])
+
+
+def compare(first: ScoredRun, second: ScoredRun, settings: Score) -> tuple[Difference, pd.DataFrame, str]:
+    """Compare two runs on the samples that both have held out.
+
+    Returns:
+        The difference in macro-F1, the table of labels, and both in words.
+
+    Raises:
+        InputError: they have no sample in common, or the truth of one differs.
+    """
+    common = first.samples.index.intersection(second.samples.index, sort=False)
+    if common.empty:
+        raise InputError(f"{first.name} and {second.name} have no held-out sample in common: nothing to compare")
+    before, after = first.samples.loc[common], second.samples.loc[common]
+    if len(differing := common[before["target"] != after["target"]]):
+        raise InputError(
+            f"{first.name} and {second.name} give different truth for {len(differing)} samples, such as "
+            f"{differing[0]}: compare runs on the same labels"
+        )
+    groups = after["group"].to_numpy(dtype=np.str_)
+    truth = target_matrix(after["target"])
+    found, table = difference(first.on(common), second.on(common), truth, groups, settings)
+    lines = [_sentence(first.name, second.name, found, settings.confidence, len(common), len(np.unique(groups)))]
+    if alone := len(first.samples) + len(second.samples) - 2 * len(common):
+        lines.append(f"{alone} samples that only one of them holds are left out.")
+    if not before["fold"].equals(after["fold"]):
+        lines.append("Their folds differ, so part of the difference may come from the folds.")
+    lines.append(ONE_SEED)
+    return found, table, "\n".join(lines)
+
+
+def _sentence(first: str, second: str, found: Difference, confidence: float, samples: int, groups: int) -> str:
+    ends = (found.low, found.high)
+    if not found.is_clear:
+        size = f"{found.estimate:+.3f} for {second}, {confidence:.0%} interval {ends[0]:+.3f} to {ends[1]:+.3f}"
+        return f"{first} and {second} cannot be told apart ({size}; {samples:,} samples, {groups:,} groups)."
+    better = second if found.estimate > 0 else first
+    low, high = sorted(abs(end) for end in ends)
+    return (
+        f"{better} is better by {abs(found.estimate):.3f} in macro-F1 ({confidence:.0%} interval {low:.3f} to "
+        f"{high:.3f}; {samples:,} samples, {groups:,} groups)."
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Compare the runs that the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline compare",
+        description="Is one run better than another? A paired bootstrap on the out-of-fold samples that both have.",
+        epilog="Example: after a change and dvc repro, `python -m pipeline compare HEAD` compares the run of the last "
+        "commit with this one. The interval covers the choice of samples, not the variation between training seeds.",
+    )
+    parser.add_argument("first", metavar="A", help="a run's folder, or a git revision whose outputs are in DVC's cache")
+    parser.add_argument("second", metavar="B", nargs="?", default=".", help="the same (default: the working folder)")
+    parsed = parser.parse_args(arguments)
+    settings = load().score
+    _, table, words = compare(read_scored_run(parsed.first), read_scored_run(parsed.second), settings)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    clear = int(((table["low"] > 0) | (table["high"] < 0)).sum())
+    by_chance = (1 - settings.confidence) * len(table)
+    print(f"\n{clear} of {len(table)} labels differ significantly; {by_chance:.1f} of {len(table)} would by chance.")
+    print(words)

@@ -1,0 +1,96 @@
+"""The scores of a finished run in a few lines: ``python -m pipeline summary``.
+
+Reads metrics.json and, for the time each stage took, logs/times.csv.
+"""
+
+import argparse
+import json
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.core import paths
+from pipeline.core.entry import read_times
+from pipeline.core.errors import InputError
+
+
+def describe(metrics: dict[str, Any]) -> str:
+    """The scores as aligned lines, from the content of metrics.json."""
+    folds = ", ".join(f"{score:.3f}" for score in metrics["folds"].values())
+    baselines = ", ".join(f"{name.replace('_', ' ')} {score:.3f}" for name, score in metrics["baselines"].items())
+    low, high = metrics["expected_test_low"], metrics["expected_test_high"]
+    rows = [
+        ("submission", str(paths.SUBMISSION)),
+        ("report", f"{paths.REPORT} (open it in a browser)"),
+        ("metrics", f"{paths.METRICS}, tables in {paths.TABLES}/, plots in {paths.PLOTS}/"),
+        ("macro-F1", f"{_score(metrics, metrics)} out-of-fold samples, {metrics['groups']:,} groups)"),
+        ("by fold", f"{folds} (mean {metrics['fold_mean']:.3f}, SD {metrics['fold_sd']:.3f})"),
+        ("baselines", baselines),
+        ("leakage", _leakage(**metrics["memory"])),
+        ("expected", f"{low:.3f} to {high:.3f} on a test set of this size"),
+    ]
+    if "test" in metrics:
+        rows += [
+            ("test, by fold", f"{_score(metrics['test_as_held_out'], metrics)} samples, single-fold models)"),
+            ("test", f"{_score(metrics['test'], metrics)} samples, models of all folds)"),
+        ]
+    return "\n".join(f"{name:<15}{text}" for name, text in rows)
+
+
+def describe_times(times: dict[str, dict[str, float]]) -> str:
+    """How long the stages took when each last ran on this machine, the longest first."""
+    totals = {stage: sum(jobs.values()) for stage, jobs in times.items()}
+    longest = sorted(totals.items(), key=lambda item: -item[1])
+    listed = ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in longest if round(seconds))
+    return f"{'time':<15}{_duration(sum(totals.values()))} ({listed})"
+
+
+def code_revision() -> str:
+    """The commit of the working folder, and whether its code has changed since."""
+    try:
+        commit = _git("rev-parse", "--short=12", "HEAD").strip()
+        changed = _git("status", "--porcelain", "--", "pipeline", "params.yaml", "dvc.yaml")
+    except (OSError, subprocess.CalledProcessError):
+        return "not under git"
+    return f"commit {commit}" + (" with changes" if changed else "")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the summary."""
+    argparse.ArgumentParser(
+        prog="python -m pipeline summary",
+        description="Print the scores of the finished run in this folder, with intervals, baselines and stage times.",
+    ).parse_args(arguments)
+    try:
+        metrics = json.loads(paths.METRICS.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError) as error:
+        raise InputError(f"{paths.METRICS} is missing or damaged ({error}): run dvc repro first") from None
+    print(describe(metrics))
+    if times := read_times():
+        print(describe_times(times))
+    print(f"{'code':<15}{code_revision()}")
+
+
+def _score(scores: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """A score with its interval, up to the number of samples."""
+    text = f"{scores['macro_f1']:.3f}"
+    if scores["macro_f1"] != scores["macro_f1_present"]:
+        present = f"{scores['macro_f1_present']:.3f} over the {scores['labels_present']} labels that occur"
+        text += f" ({present}; an absent label counts 0)"
+    interval = f"{scores['macro_f1_low']:.3f} to {scores['macro_f1_high']:.3f}"
+    return f"{text}, {metrics['confidence']:.0%} interval {interval} ({scores['samples']:,}"
+
+
+def _leakage(grouped_folds: float, image_level_folds: float) -> str:
+    return (
+        f"copying the labels of the most similar exposure scores {grouped_folds:.3f} with these folds, "
+        f"{image_level_folds:.3f} with image-level folds"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout

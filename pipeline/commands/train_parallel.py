@@ -1,0 +1,209 @@
+"""Train the stale jobs of the matrix in parallel on Ray: ``python -m pipeline train-parallel [--cpus N]``.
+
+Does what ``dvc repro tta`` does and leaves the same dvc.lock, but runs the jobs (a model and a fold each) side by side,
+each with its own GPU or, without GPUs, with N cores. On a CPU the number of threads changes the last digits, so the
+bytes are those of ``OMP_NUM_THREADS=N dvc repro tta``. Ray runs on this machine or on the cluster that RAY_ADDRESS
+names; in a cluster the project is a checkout that all machines share, under one path. A job's output is in logs/.
+"""
+
+import argparse
+import ctypes
+import hashlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc.repo import Repo
+
+from pipeline.core import code_digest, params, paths
+from pipeline.core.errors import InputError
+from pipeline.core.progress import count, say
+
+RETRIES = 3
+"""How often a job is started again whose worker was lost. One that ends by itself, well or not, is not."""
+END_OF_LOG = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of ``train`` or ``tta``."""
+
+    stage: str
+    model: str
+    fold: int
+
+    @property
+    def name(self) -> str:
+        """As DVC calls it."""
+        return f"{self.stage}@{self.model}-{self.fold}"
+
+    @property
+    def log(self) -> Path:
+        """Where its output goes."""
+        return Path("logs") / f"{self.stage}-{self.model}-{self.fold}.log"
+
+    @property
+    def arguments(self) -> list[str]:
+        """What Python is started with, as dvc.yaml has it."""
+        return ["-m", f"pipeline.stages.{self.stage}", "--model", self.model, "--fold", str(self.fold)]
+
+
+def stale(jobs: Sequence[Job]) -> list[Job]:
+    """Those of the jobs that DVC would run."""
+    if not jobs:
+        return []
+    with Repo(_wait_for_lock=True) as repo:
+        found = repo.status(targets=[job.name for job in jobs])
+    return [job for job in jobs if job.name in found]
+
+
+def note(job: Job) -> None:
+    """Write what the job read and made to dvc.lock, and its outputs to DVC's cache, as `dvc repro` does."""
+    with Repo(_wait_for_lock=True) as repo:
+        repo.commit(job.name, force=True)
+
+
+def inputs() -> str:
+    """A digest of what makes the jobs but for the images: parameters, stages, folds, weights and code."""
+    code = "".join(code_digest.of_module(f"pipeline.stages.{stage}") for stage in ("train", "tta"))
+    weights = sorted(path for path in Path("weights").rglob("*") if path.is_file())
+    paths_read = (Path("params.yaml"), Path("dvc.yaml"), paths.FOLDS, *weights)
+    digests = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths_read)
+    return hashlib.sha256(code.encode() + digests).hexdigest()
+
+
+def run_jobs(jobs: Sequence[Job], cpus: int) -> list[Job]:
+    """Run ``train`` jobs that are stale, then ``tta`` of each, noting every one that succeeds in dvc.lock.
+
+    Args:
+        jobs: those of ``train`` to run; Ray must be initialised.
+        cpus: cores of a job, which are its threads as well.
+
+    Returns:
+        The jobs that failed; their ``tta`` is left out.
+
+    Raises:
+        InputError: what makes the jobs has changed under way, so that dvc.lock would note the wrong thing.
+    """
+    import ray  # optional: requirements-cluster.txt
+
+    gpus = int(ray.cluster_resources().get("GPU", 0) > 0)
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_run)
+    running: dict[object, Job] = {}
+    failed: list[Job] = []
+    before = inputs()
+
+    def submit(job: Job) -> None:
+        job.log.parent.mkdir(exist_ok=True)
+        job.log.unlink(missing_ok=True)
+        running[task.remote(job.arguments, str(Path.cwd()), str(job.log), cpus)] = job
+
+    to_train = stale(jobs)
+    for job in to_train:
+        submit(job)
+    for job in stale([_after(job) for job in jobs if job not in to_train]):
+        submit(job)
+    with count("jobs", total=len(running) + len(to_train), unit="jobs") as bar:
+        while running:
+            [done], _ = ray.wait(list(running))
+            job = running.pop(done)
+            bar.update()
+            if inputs() != before:
+                raise InputError(
+                    "params.yaml, dvc.yaml, folds, weights or code changed under way: run the same command again"
+                )
+            if not _succeeded(done):
+                failed.append(job)
+                bar.update(job.stage == "train")  # its tta will not run
+            else:
+                note(job)
+                if job.stage == "train":
+                    follow = stale([_after(job)])
+                    for after in follow:
+                        submit(after)
+                    bar.update(not follow)
+            say(f"{job.name} {'failed' if job in failed else 'done'}, {len(running)} running or waiting")
+    return failed
+
+
+def _after(job: Job) -> Job:
+    return Job("tta", job.model, job.fold)
+
+
+def _succeeded(task: object) -> bool:
+    import ray
+
+    try:
+        return bool(ray.get(task) == 0)
+    except ray.exceptions.RayError as error:  # its worker was lost too often
+        say(str(error))
+        return False
+
+
+def _run(arguments: list[str], folder: str, log: str, threads: int) -> int:
+    """Run Python in ``folder`` and return its exit code; on a worker of Ray."""
+    # Ray may have been started by srun, whose variables would make a job one rank of many.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    # Loaded before the fork, after which only little is safe in a process of many threads.
+    kernel = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def end_with_parent() -> None:
+        """Without it, a lost worker's job would run on beside the one that is started in its place."""
+        if kernel is not None:
+            kernel.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+    with (Path(folder) / log).open("ab") as output:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env=environment | {"OMP_NUM_THREADS": str(threads)},
+            stdout=output,
+            stderr=output,
+            preexec_fn=end_with_parent,
+            check=False,
+        ).returncode
+
+
+def messages(failed: Sequence[Job]) -> Iterator[str]:
+    """What to tell about each job that failed: its name, its log and the end of that."""
+    for job in failed:
+        lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines() if job.log.exists() else []
+        yield "\n    ".join([f"{job.name} failed, see {job.log}:", *lines[-END_OF_LOG:]])
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run every stale job."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline train-parallel",
+        description="Run the stale train and tta jobs (a model and a fold each) in parallel on Ray: one per GPU or, "
+        "without GPUs, one per N cores. dvc.lock is updated as by `dvc repro tta`.",
+        epilog="RAY_ADDRESS names a cluster that is already running. A job's output is in logs/.",
+    )
+    parser.add_argument("--cpus", type=int, default=1, metavar="N", help="cores per job (default: 1)")
+    cpus: int = parser.parse_args(arguments).cpus
+    if importlib.util.find_spec("ray") is None:
+        raise InputError("Ray is not installed: run make train-parallel, or install requirements-cluster.txt")
+    settings = params.load()
+    if subprocess.run([sys.executable, "-m", "dvc", "repro", "folds"], check=False).returncode:
+        raise InputError("dvc repro folds failed (see above): the jobs need the folds first")
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # "local" starts Ray anew: without an address it would join whatever runs on this machine.
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        ray.init(address, include_dashboard=False if address == "local" else None, log_to_driver=False)
+    except (ConnectionError, ValueError) as error:
+        raise InputError(f"RAY_ADDRESS={address}: no cluster there ({error}): start Ray there or unset it") from None
+    most = int(max(node["Resources"].get("CPU", 0) for node in ray.nodes()))
+    if not 1 <= cpus <= most:
+        raise InputError(f"--cpus {cpus}: the largest machine has {most} cores for Ray, so give 1 to {most}")
+    jobs = [Job("train", name, fold) for name in settings.models for fold in settings.folds.ids]
+    if failed := run_jobs(jobs, cpus):
+        raise InputError(f"{len(failed)} jobs failed, the others are done\n" + "\n".join(messages(failed)))
+    say("every job is up to date: dvc repro does the rest")

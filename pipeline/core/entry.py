@@ -1,0 +1,117 @@
+"""How a command starts and ends: the flags of a DVC matrix job, exit codes, and the log of stage times."""
+
+import argparse
+import csv
+import errno
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.core.errors import InputError, Stopped, when_asked_to_stop
+from pipeline.core.params import Params
+
+TIMES = Path("logs/times.csv")
+"""A row per finished stage: its name, its matrix job, seconds. The last row of a job counts."""
+
+STAGES = "pipeline.stages."
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run ``main`` and turn the user's problems into a message and an exit code.
+
+    Bad input exits with code 1, Ctrl-C with 130 and SIGTERM with 143, as shells expect. Any other exception is a
+    defect of this program and keeps its traceback.
+    """
+    try:
+        with when_asked_to_stop(_stop), _timed():
+            main()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check write permission"
+        sys.exit(f"error: {where}{error.strerror}: {remedy} or choose another disk, then run the command again")
+    except KeyboardInterrupt as error:
+        by = error.by if isinstance(error, Stopped) else signal.SIGINT
+        print(f"stopped by {by.name}: no partial output was kept; run the same command to resume", file=sys.stderr)
+        sys.exit(128 + by)
+
+
+def model_and_fold(settings: Params) -> tuple[str, int]:
+    """Read ``--model NAME --fold K`` from the command line.
+
+    Raises:
+        InputError: params.yaml has no such model or fold.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", required=True, help="a key of models in params.yaml")
+    parser.add_argument("--fold", required=True, type=int, help="one of folds.ids in params.yaml")
+    arguments = parser.parse_args()
+    _check_known("--model", arguments.model, settings.models)
+    _check_known("--fold", arguments.fold, settings.folds.ids)
+    return arguments.model, arguments.fold
+
+
+def model_name(settings: Params) -> str:
+    """Read ``--model NAME`` from the command line.
+
+    Raises:
+        InputError: params.yaml has no such model.
+    """
+    return _one_flag("--model", "a key of models in params.yaml", settings.models)
+
+
+def source_name(settings: Params) -> str:
+    """Read ``--source NAME`` from the command line.
+
+    Raises:
+        InputError: params.yaml has no such source.
+    """
+    return _one_flag("--source", "one of data.sources in params.yaml", settings.data.sources)
+
+
+def read_times() -> dict[str, dict[str, float]]:
+    """Seconds by stage and job, in the order in which the stages first ran; empty if there is no log."""
+    times: dict[str, dict[str, float]] = {}
+    if TIMES.exists():
+        with TIMES.open(encoding="utf-8", newline="") as file:
+            for stage, job, seconds in csv.reader(file):
+                times.setdefault(stage, {})[job] = float(seconds)
+    return times
+
+
+@contextmanager
+def _timed() -> Iterator[None]:
+    """Log how long the block takes if the program is a stage and the block succeeds."""
+    began = time.monotonic()
+    yield
+    specification = sys.modules["__main__"].__spec__
+    if specification is None or not specification.name.startswith(STAGES):
+        return
+    TIMES.parent.mkdir(exist_ok=True)
+    # A single append: stages that end at the same time do not interleave their rows.
+    with TIMES.open("a", encoding="utf-8", newline="") as file:
+        stage = specification.name.removeprefix(STAGES)
+        csv.writer(file).writerow([stage, " ".join(sys.argv[1:]), f"{time.monotonic() - began:.1f}"])
+
+
+def _one_flag(flag: str, explained: str, known: Iterable[str]) -> str:
+    parser = argparse.ArgumentParser()
+    parser.add_argument(flag, dest="value", required=True, help=explained)
+    value: str = parser.parse_args().value
+    _check_known(flag, value, known)
+    return value
+
+
+def _check_known(flag: str, value: str | int, known: Iterable[str | int]) -> None:
+    if value not in known:
+        raise InputError(f"{flag} {value}: params.yaml has {', '.join(map(str, known))}")
+
+
+def _stop(by: signal.Signals) -> None:
+    raise Stopped(by)

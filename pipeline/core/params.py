@@ -1,0 +1,273 @@
+"""params.yaml as frozen, typed sections. ``python -m pipeline params`` prints every key.
+
+No key has a default in code: every value is in params.yaml, where DVC tracks it. A change of this module therefore
+cannot change a result.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.core.errors import InputError
+from pipeline.core.labels import LABELS
+from pipeline.core.model_params import (
+    KINDS,
+    Asymmetric,
+    Augment,
+    BackboneModel,
+    ClassicalModel,
+    Count,
+    Focal,
+    FrozenModel,
+    LossName,
+    Model,
+    NetworkModel,
+    Positive,
+    Precision,
+    Repeat,
+    Section,
+    Seed,
+    Share,
+)
+
+__all__ = [
+    "KINDS", "Asymmetric", "Augment", "BackboneModel", "Blending", "Calibrating", "ClassicalModel", "Data", "Ensemble",
+    "Focal", "Folds", "FrozenModel", "LossName", "Machine", "Model", "NetworkModel", "Pack", "Params", "Policy",
+    "Precision", "Repeat", "Score", "Section", "Simulation", "Tta", "View", "load",
+]  # fmt: skip
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+View = Literal["identity", "rot90", "rot180", "rot270", "flip", "flip_rot90", "flip_rot180", "flip_rot270"]
+Policy = Literal["fixed", "global", "per_label", "counts", "expected"]
+Blending = Literal["probabilities", "logits", "ranks", "weights"]
+Calibrating = Literal["none", "temperature", "platt"]
+ModelSection = Annotated[Model, Field(discriminator="kind")]
+
+
+class Data(Section):
+    """Where the images come from."""
+
+    sources: tuple[Name, ...] = Field(
+        min_length=1,
+        description="Folders of data/. The first one holds the test set; the others add training samples.",
+    )
+
+
+class Simulation(Section):
+    """The simulated competition."""
+
+    seed: Seed = Field(description="Random seed of the simulation.")
+    train: Count = Field(description="Training samples.")
+    test: Count = Field(description="Test samples.")
+    size: int = Field(ge=64, description="Side of the simulated images (pixels).")
+    fields_per_antibody: Positive = Field(description="Fields of view per antibody, on average.")
+    near_duplicates: Share = Field(description="Share of samples that are a near-duplicate of another one.")
+    test_exposure: Positive = Field(
+        description="Brightness of test images over training images (0.75 in the real competition)."
+    )
+
+
+class Pack(Section):
+    """The packed array."""
+
+    size: int = Field(ge=32, description="Side of the packed images (pixels); others are resized by area.")
+
+
+class Folds(Section):
+    """Cross-validation."""
+
+    ids: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=2, description="The folds.")
+    near_duplicates: int = Field(
+        ge=0, le=256, description="Largest difference of two near-duplicates' perceptual hashes (bits of 256)."
+    )
+    seed: Seed = Field(description="Random seed of the assignment; breaks ties.")
+
+    @field_validator("ids")
+    @classmethod
+    def _unique(cls, ids: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(ids)) < len(ids):
+            raise ValueError("fold ids repeat")
+        return ids
+
+
+class Templates(Section):
+    """A section of each kind for models to inherit by ``<<``. Templates are not trained."""
+
+    network: NetworkModel
+    frozen: FrozenModel
+    classical: ClassicalModel
+
+
+class Tta(Section):
+    """Test-time augmentation."""
+
+    views: tuple[View, ...] = Field(min_length=1, description="Views whose probabilities are averaged.")
+
+    @field_validator("views")
+    @classmethod
+    def _unique(cls, views: tuple[View, ...]) -> tuple[View, ...]:
+        if len(set(views)) < len(views):
+            raise ValueError("views repeat")
+        return views
+
+
+class Ensemble(Section):
+    """From the models' predictions to decisions; fitted on out-of-fold predictions."""
+
+    blend: Blending = Field(
+        description="Mean of probabilities, logits or ranks; weights is a mean of logits with learned weights."
+    )
+    weight_l2: float = Field(ge=0, description="L2 penalty that pulls learned weights towards equal ones (nats).")
+    calibration: Calibrating = Field(description="temperature: one slope. platt: a slope and an offset per label.")
+    offset_sd: float = Field(
+        ge=0, description="platt: standard deviation of the labels' offsets around the shared one (logits)."
+    )
+    thresholds: Policy = Field(
+        description="fixed: a constant. global: best macro-F1. per_label: best F1 of each label, shrunk to the global "
+        "one. counts: match each label's proportion. expected: highest F1 expected by the probabilities."
+    )
+    fixed_threshold: Share = Field(description="The threshold of the policy fixed (probability).")
+    shrinkage: float = Field(
+        ge=0, description="Positives at which a label's own threshold and the global one get the same weight."
+    )
+    proportions: dict[str, Share] = Field(
+        description="counts: proportion of samples by label name; other labels have their training proportion."
+    )
+
+    @field_validator("proportions")
+    @classmethod
+    def _labels_exist(cls, proportions: dict[str, float]) -> dict[str, float]:
+        if unknown := sorted(set(proportions) - set(LABELS)):
+            raise ValueError(f"no such label: {', '.join(unknown)}")
+        return proportions
+
+
+class Score(Section):
+    """Confidence intervals by a bootstrap over groups."""
+
+    resamples: Count = Field(description="Bootstrap resamples.")
+    confidence: float = Field(gt=0, lt=1, description="Confidence level of the intervals.")
+    seed: Seed = Field(description="Random seed of the bootstrap.")
+
+
+class Machine(Section):
+    """How this machine does the work. No result depends on it, and no stage is rerun for it."""
+
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        description="Loader and simulator processes; auto is one per core."
+    )
+    predict_batch: Count = Field(description="Images per batch when predicting.")
+    devices: Count | Literal["auto"] = Field(
+        description="Processes that train one network together; auto is one per GPU, or one."
+    )
+    save_minutes: float = Field(
+        ge=0, description="Longest time that a killed training loses (minutes); 0 saves after every step."
+    )
+    tensorboard: bool = Field(description="Also write logs/tensorboard/; needs the package tensorboard.")
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    data: Data
+    sample: Simulation
+    pack: Pack
+    folds: Folds
+    templates: Templates
+    models: dict[Name, ModelSection] = Field(min_length=1)
+    tta: Tta
+    ensemble: Ensemble
+    score: Score
+    machine: Machine
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "Params":
+        for name, model in self.models.items():
+            if model.size > self.pack.size:
+                raise ValueError(f"models.{name}.size is {model.size}, larger than pack.size {self.pack.size}")
+        return self
+
+    @property
+    def networks(self) -> list[NetworkModel]:
+        """The models that are trained by gradient descent.
+
+        Raises:
+            InputError: none is.
+        """
+        found = [model for model in self.models.values() if isinstance(model, NetworkModel)]
+        if not found:
+            raise InputError("params.yaml: none of its models is of kind network")
+        return found
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and check the whole file, whichever section the caller needs: a typo must not surface hours later.
+
+    Raises:
+        InputError: the file is missing or not YAML, or a key is unknown, missing or of the wrong type;
+            the message names every such key with what is allowed.
+    """
+    try:
+        # As DVC reads it: "1e-3" is a number, and merge keys (<<) are resolved.
+        raw: Any = YAML(typ="safe").load(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run the command in the project's root folder") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        # JSON's strict mode takes lists for tuples and whole numbers for floats, and converts nothing else.
+        return Params.model_validate_json(json.dumps(raw))
+    except (TypeError, ValueError) as error:
+        problems = _problems(error) if isinstance(error, ValidationError) else [str(error)]
+        raise InputError(f"{path}: " + "; ".join(problems)) from None
+
+
+def parse_model(text: str) -> Model:
+    """A model's section from JSON, as a weight file contains it.
+
+    Raises:
+        ValidationError: it is not a section of this version.
+    """
+    return TypeAdapter[Model](ModelSection).validate_json(text)
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """One phrase per wrong key: its dotted name, what is wrong, and the value given."""
+    phrases = []
+    for item in error.errors():
+        section, kind, path = _locate(item["loc"])
+        key = ".".join(map(str, path))
+        of_kind = f" for kind {kind}" if kind else ""
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key{of_kind}; allowed here: {', '.join(section.model_fields)}"
+        elif item["type"] == "missing":
+            message = f"this key is missing{of_kind}"
+        elif item["type"] == "union_tag_not_found":
+            message = f"kind is missing: {', '.join(KINDS)}"
+        elif item["type"] == "union_tag_invalid":
+            message = f"kind must be one of {', '.join(KINDS)} (it is {item['input'].get('kind')!r})"
+        elif not isinstance(item["input"], dict):
+            message += f" (it is {item['input']!r})"
+        phrases.append(f"{key}: {message}" if key else message)
+    return phrases
+
+
+def _locate(loc: tuple[int | str, ...]) -> tuple[type[BaseModel], str, list[int | str]]:
+    """The section that an error is in, the kind of model if it is in one, and the key's path in the file."""
+    section: type[BaseModel] = Params
+    kind, path = "", list(loc)
+    if loc[0] == "models" and len(loc) > 2 and loc[2] in KINDS:
+        kind = str(path.pop(2))  # pydantic names the member of the union, which is no key of the file
+        section = KINDS[kind]
+    elif loc[0] == "templates" and len(loc) > 1 and loc[1] in KINDS:
+        kind = str(loc[1])
+    for part in path[2:] if section is not Params else path:
+        field = section.model_fields.get(str(part))
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            section = field.annotation
+    return section, kind, path

@@ -1,0 +1,1 @@
+"""Packed images to training batches: folds, duplicates, augmentation, sampling, loading."""

@@ -1,0 +1,155 @@
+"""Pictures of one field of view that came in more than once: found by digest and by perceptual hash."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from pipeline.core.errors import InputError
+from pipeline.core.labels import CHANNELS
+
+BAND_BITS = 16
+"""Two hashes that differ in few bits agree, up to one bit, in one of their bands of this many bits."""
+CANDIDATES = 2_000_000
+"""Pairs compared at a time, which bounds the memory."""
+FEW = 50
+"""Samples that may hang together in any data set, however small."""
+
+SAMPLE_COLUMNS = ["id", "source", "split", "target"]
+COLUMNS = [f"{column}_{side}" for side in "ab" for column in SAMPLE_COLUMNS] + ["kind", "distance", "labels"]
+"""The columns of duplicates.csv, a row a pair. ``kind`` is "exact" (the same files) or "near"; ``distance`` the
+bits by which the hashes differ; ``labels`` "same", "different", or empty where one of the two is a test sample."""
+
+Positions = npt.NDArray[np.int64]
+
+
+def find_duplicates(samples: pd.DataFrame, bits: int) -> pd.DataFrame:
+    """List the pairs of samples that show one field of view, within and across splits and sources.
+
+    Of n copies of the same files each is paired with the first one only. Samples without a perceptual hash are
+    left out: an even image resembles every other one, and says nothing of where it was taken.
+
+    Args:
+        samples: the indexes' rows: ``id``, ``source``, ``split``, ``target``, ``phash``, ``digest_<channel>``.
+        bits: by how many bits the hashes of near-duplicates differ at most.
+
+    Returns:
+        A frame with ``COLUMNS``: contradicting labels first, then by distance.
+    """
+    known = samples[samples["phash"] != ""].reset_index(drop=True)
+    files = known.groupby([f"digest_{channel}" for channel in CHANNELS], sort=False).ngroup().to_numpy()
+    _, first = np.unique(files, return_index=True)
+    copies = np.setdiff1d(np.arange(len(known)), first)
+    exact = np.column_stack([first[files[copies]], copies])
+    distinct = np.sort(first)
+    hashes = np.array([list(bytes.fromhex(text)) for text in known["phash"].iloc[distinct]], dtype=np.uint8)
+    pairs, distances = near_pairs(hashes, bits)
+    both = np.concatenate([exact, distinct[pairs]])
+    sides = [known.iloc[both[:, i]][SAMPLE_COLUMNS].reset_index(drop=True).add_suffix(f"_{'ab'[i]}") for i in (0, 1)]
+    found = pd.concat(sides, axis=1)
+    found["kind"] = ["exact"] * len(exact) + ["near"] * len(pairs)
+    found["distance"] = np.concatenate([np.zeros(len(exact), dtype=np.int64), distances])
+    labelled = (found["target_a"] != "") & (found["target_b"] != "")
+    same = np.where(found["target_a"] == found["target_b"], "same", "different")
+    found["labels"] = np.where(labelled, same, "")
+    order = found.assign(agree=found["labels"] != "different")
+    return order.sort_values(["agree", "distance", "id_a", "id_b"])[COLUMNS].reset_index(drop=True)
+
+
+def near_pairs(hashes: npt.NDArray[np.uint8], bits: int) -> tuple[Positions, Positions]:
+    """Find the pairs of hashes that differ in at most ``bits`` bits, without comparing all pairs.
+
+    Multi-index hashing (Norouzi et al., "Fast Search in Hamming Space with Multi-Index Hashing", CVPR 2012):
+    hashes are compared if one of their bands differs in at most one bit. Pairs that differ in fewer bits than
+    there are bands twice over are found for certain (31 of 256 bits), farther ones nearly always.
+
+    Args:
+        hashes: (N, 32) uint8.
+        bits: the largest difference.
+
+    Returns:
+        The pairs (P, 2), the smaller position first, each once and in order; their distances (P,).
+    """
+    samples = len(hashes)
+    if not samples:
+        return np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.int64)
+    words = np.ascontiguousarray(hashes).view(np.uint64)  # N, 4
+    kept = [np.empty(0, dtype=np.int64)]
+    for band in np.ascontiguousarray(hashes).view(np.uint16).T:
+        for left, right in _candidates(band):
+            near = _distance(words, left, right) <= bits
+            kept.append(np.minimum(left[near], right[near]) * samples + np.maximum(left[near], right[near]))
+    pairs = np.column_stack(np.divmod(np.unique(np.concatenate(kept)), samples))
+    return pairs, _distance(words, pairs[:, 0], pairs[:, 1])
+
+
+def check_chains(pairs: Positions, samples: int, bits: int) -> None:
+    """Stop where a threshold is so wide that chains of look-alikes swallow the data set.
+
+    Args:
+        pairs: (P, 2) positions of duplicates.
+        samples: how many there are.
+        bits: the threshold, for the message.
+
+    Raises:
+        InputError: more than a tenth of the samples (and more than ``FEW``) hang together.
+    """
+    chains = join_groups(np.arange(samples).astype(np.str_), pairs)
+    largest = int(np.unique(chains, return_counts=True)[1].max(initial=0))
+    if largest > max(samples / 10, FEW):
+        raise InputError(
+            f"folds.near_duplicates: at {bits} bits {largest:,} of {samples:,} samples count as one field of view, "
+            "too many to be true: lower it in params.yaml, or look for repeated images with pack's contact sheet"
+        )
+
+
+def join_groups(groups: npt.NDArray[np.str_], pairs: Positions) -> npt.NDArray[np.str_]:
+    """Merge groups that share a duplicate: connected components of groups and pairs.
+
+    Args:
+        groups: (N,) str, each sample's own.
+        pairs: (P, 2) positions of samples that belong together.
+
+    Returns:
+        (N,) str: the first name, in sorted order, of all groups joined.
+    """
+    names, membership = np.unique(groups, return_inverse=True)
+    links = coo_array((np.ones(len(pairs)), tuple(membership[pairs].T)), shape=(len(names), len(names)))
+    _, component = connected_components(links, directed=False)
+    _, first = np.unique(component, return_index=True)
+    joined: npt.NDArray[np.str_] = names[first[component]][membership]
+    return joined
+
+
+def _candidates(band: npt.NDArray[np.uint16]) -> Iterator[tuple[Positions, Positions]]:
+    """Pairs of positions whose values of one band (N,) are equal or differ in one bit, each once, in portions."""
+    order = np.argsort(band, kind="stable")
+    values = band[order].astype(np.int64)
+    starts = np.searchsorted(values, np.arange(2**BAND_BITS + 1))  # where each value's positions begin in order
+    yield from _expanded(order, order, np.arange(len(band)) + 1, starts[values + 1])
+    for bit in range(BAND_BITS):
+        without = values & 1 << bit == 0
+        having = values[without] | 1 << bit
+        yield from _expanded(order[without], order, starts[having], starts[having + 1])
+
+
+def _expanded(
+    left: Positions, right: Positions, begin: Positions, end: Positions
+) -> Iterator[tuple[Positions, Positions]]:
+    """Pair each ``left[i]`` with all of ``right[begin[i]:end[i]]``, about ``CANDIDATES`` pairs at a time."""
+    total = np.concatenate([[0], np.cumsum(end - begin)])
+    start = 0
+    while start < len(left):
+        stop = max(int(np.searchsorted(total, total[start] + CANDIDATES, side="right")) - 1, start + 1)
+        counts = (end - begin)[start:stop]
+        within = np.arange(counts.sum()) - np.repeat(total[start:stop] - total[start], counts)
+        yield np.repeat(left[start:stop], counts), right[np.repeat(begin[start:stop], counts) + within]
+        start = stop
+
+
+def _distance(words: npt.NDArray[np.uint64], left: Positions, right: Positions) -> Positions:
+    distances: Positions = np.bitwise_count(words[left] ^ words[right]).sum(axis=1, dtype=np.int64)
+    return distances

@@ -1,0 +1,1 @@
+"""Probabilities to decisions and scores: blending, calibration, thresholds, metrics, intervals."""

@@ -1,0 +1,1 @@
+"""Applying trained models: test-time augmentation, attention maps, new images."""

@@ -1,0 +1,116 @@
+"""Where a model looks for a label: maps over the image. The only module that knows captum."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from captum.attr import LayerGradCam, Occlusion
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.models.attention import SpatialGate
+from pipeline.models.checkpoint import AnyModel
+from pipeline.models.classical import FeatureForest
+from pipeline.models.network import Network
+
+MAP_SIZE = 96
+"""Pixels a side that show all there is: no map of a last stage holds more."""
+
+
+WINDOWS = 8
+"""Windows a side that are covered one after the other."""
+
+LABEL_MAPS = ("grad_cam", "occlusion")
+"""Kinds of map that show what speaks for a label; every model has one of them."""
+
+
+def label_maps(model: AnyModel, images: Tensor, labels: Tensor, size: int) -> dict[str, Tensor]:
+    """Every kind of map that a model has, for one label of each image.
+
+    ``grad_cam``: which positions of the last stage raise the label's logit (Selvaraju et al., "Grad-CAM",
+    ICCV 2017); what the kernel head takes from earlier stages is not in it. ``gate_1`` to ``gate_4``: CBAM's spatial
+    gate of the last block of each stage, the same for every label, with ``attention`` spatial or cbam. ``query``: what
+    the label's query attends to, with the head ``label_queries``. ``occlusion``: where the logit sinks when the protein
+    is blackened, window by window (Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV
+    2014), of what is measured: a forest has no gradient.
+
+    Args:
+        model: in evaluation mode.
+        images: (B, 4, S, S) uint8, at the model's own size.
+        labels: (B,), from 0 to 27.
+        size: side in pixels of the maps.
+
+    Returns:
+        (B, size, size) float32 in 0..1 for each kind. Gates are the sigmoids that the network uses; the
+        others are scaled to a maximum of 1, and are 0 everywhere where nothing raises the logit.
+    """
+    if isinstance(model, FeatureForest):
+        maps = {"occlusion": _occlusion(model, images, labels)}
+    else:
+        maps = _of_network(model, images, labels)
+    enlarged = {kind: _enlarge(found, size) for kind, found in maps.items()}
+    return {kind: found if kind.startswith("gate") else _scale(found) for kind, found in enlarged.items()}
+
+
+def _of_network(network: Network, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    with _gates(network) as gates, torch.no_grad():
+        features = network.feature_map(images)
+    maps = {"grad_cam": _grad_cam(network, images, labels)}
+    maps |= {f"gate_{stage}": gate[:, 0] for stage, gate in sorted(gates.items())}
+    if network.queries is not None:
+        with torch.no_grad():
+            maps["query"] = network.queries.maps(features)[torch.arange(len(labels)), labels]
+    return maps
+
+
+@torch.no_grad()
+def _occlusion(model: FeatureForest, images: Tensor, labels: Tensor) -> Tensor:
+    """(B, WINDOWS, WINDOWS), at least 0."""
+
+    def look(protein: Tensor, stains: Tensor) -> Tensor:
+        logits: Tensor = model(torch.cat([protein.to(torch.uint8), stains], dim=1))
+        return logits
+
+    side = math.ceil(images.shape[-1] / WINDOWS)
+    found: Tensor = Occlusion(look).attribute(
+        images[:, :1].float(), (1, side, side), (1, side, side), target=labels, additional_forward_args=(images[:, 1:],)
+    )  # B, 1, S, S; the same all over a window
+    return F.adaptive_avg_pool2d(found[:, 0].relu().float(), WINDOWS)
+
+
+def _grad_cam(network: Network, images: Tensor, labels: Tensor) -> Tensor:
+    """(B, h, w), at least 0, at the size of the last stage."""
+    cam = LayerGradCam(network, network.backbone.layer4)
+    found: Tensor = cam.attribute(images, target=labels, relu_attributions=True)  # B, 1, h, w
+    return found[:, 0].detach()
+
+
+@contextmanager
+def _gates(network: Network) -> Iterator[dict[int, Tensor]]:
+    """Collect the last spatial gate of each stage, (B, 1, h, w), of whatever runs inside."""
+    found: dict[int, Tensor] = {}
+    hooks = []
+    for number in range(1, 5):
+        stage: nn.Module = network.backbone.get_submodule(f"layer{number}")
+        for gate in (module for module in stage.modules() if isinstance(module, SpatialGate)):
+
+            def keep(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor, number: int = number) -> None:
+                assert isinstance(module, SpatialGate)  # for the type checker
+                found[number] = output.detach() / module.scale
+
+            hooks.append(gate.register_forward_hook(keep))
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _enlarge(maps: Tensor, size: int) -> Tensor:
+    return F.interpolate(maps[:, None].float(), (size, size), mode="bilinear", align_corners=False)[:, 0]
+
+
+def _scale(maps: Tensor) -> Tensor:
+    highest = maps.amax(dim=(1, 2), keepdim=True)
+    return maps / highest.where(highest > 0, 1.0)

@@ -1,1 +1,0 @@
-"""Networks, attention and losses."""

@@ -1,0 +1,1 @@
+"""Backbones, attention, heads, losses, checkpoints, and a classical model."""

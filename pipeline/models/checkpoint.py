@@ -1,0 +1,97 @@
+"""From a model's section to the model, and to a self-describing weight file and back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import pipeline
+from pipeline.core import params
+from pipeline.core.errors import InputError
+from pipeline.core.labels import CHANNELS, LABELS
+from pipeline.core.paths import replacing
+from pipeline.models.classical import FeatureForest
+from pipeline.models.network import Network
+
+DESCRIPTION = "description"
+"""The key of the file's metadata: a JSON object with labels, channels, model (its section) and version."""
+
+OTHER_VERSION = "train it again, or use the code that wrote it"
+
+
+AnyModel = Network | FeatureForest
+
+
+def build(model: params.Model) -> AnyModel:
+    """The model that a section describes, with random weights or without trees.
+
+    Raises:
+        InputError: see ``Network``.
+    """
+    return FeatureForest(model.seed) if isinstance(model, params.ClassicalModel) else Network(model)
+
+
+def save(path: Path, network: AnyModel, model: params.Model) -> None:
+    """Write weights, label and channel order, architecture and recipe. The same network gives the same bytes."""
+    description = {
+        "labels": LABELS,
+        "channels": CHANNELS,
+        "model": model.model_dump(),
+        "version": pipeline.__version__,
+    }
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    with replacing(path) as temporary:
+        # One key, because the library writes several in random order.
+        save_file(weights, temporary, {DESCRIPTION: json.dumps(description)})
+
+
+def load(path: Path) -> tuple[AnyModel, params.Model]:
+    """Read a network written by ``save``, in evaluation mode, with the section it was trained by.
+
+    Raises:
+        InputError: the file is missing, damaged, was trained on other labels or channels, or by code whose models
+            have other parameters or weights.
+    """
+    weights, description = read(path)
+    check_labels(description, path)
+    try:
+        model = params.parse_model(json.dumps(description["model"]))
+        network = build(model)
+        network.load_state_dict(weights)
+    except ValidationError as error:
+        keys = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors())
+        raise InputError(f"{path}: its parameters are not this version's ({keys}): {OTHER_VERSION}") from None
+    except RuntimeError:
+        raise InputError(f"{path}: its weights do not fit this version's models: {OTHER_VERSION}") from None
+    return network.eval(), model
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and description as they stand in the file; the description is empty in another program's.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {}).get(DESCRIPTION, "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: train it first (dvc repro)") from None
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged ({error}): train it again") from None
+
+
+def check_labels(description: dict[str, Any], path: Path | str) -> None:
+    """Refuse a network that was trained on other labels or channels.
+
+    Raises:
+        InputError: they are not this version's, or not in its order.
+    """
+    for key, ours in (("labels", LABELS), ("channels", CHANNELS)):
+        if description.get(key) != list(ours):
+            raise InputError(f"{path}: its {key} are not this version's: train it again")

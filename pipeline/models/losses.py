@@ -1,0 +1,183 @@
+"""Losses over logits (B, 28) and targets (B, 28); each is one number, computed in float32."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.core import params
+
+RAREST = 1e-3
+"""Frequency below which a label's weight rises no further."""
+
+
+def focal(
+    logits: Tensor, targets: Tensor, *, gamma: float, alpha: float | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """Sigmoid focal loss, averaged over samples AND labels.
+
+    Binary cross-entropy of each (sample, label), times ``(1 - p_t) ** gamma`` where ``p_t`` is the probability
+    given to the truth; with ``alpha``, times ``alpha`` for positives and ``1 - alpha`` for negatives.
+    Published solutions of this competition also sum over the labels, which is 28 times larger: a learning
+    rate tuned for one does not fit the other.
+
+    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
+
+    Args:
+        logits: (B, 28), any float type.
+        targets: (B, 28), 0 to 1.
+        gamma: 0 is plain binary cross-entropy.
+        alpha: weight of the positives, or None for no weighting.
+        weights: (28,), of the labels.
+
+    Returns:
+        A scalar, float32.
+    """
+    logits, targets = logits.float(), targets.float()
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, weight=weights, reduction="none")
+    # 1 - p_t by sigmoids alone: no cancellation where p_t is close to 1.
+    miss = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()
+    loss = cross_entropy * miss**gamma
+    if alpha is not None:
+        loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
+    return loss.mean()
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy, averaged over samples and labels; ``weights`` (28,) are those of the labels."""
+    return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), weight=weights)
+
+
+def asymmetric(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    gamma_positive: float,
+    gamma_negative: float,
+    margin: float,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Asymmetric loss, averaged over samples and labels: easy negatives are focused away, the easiest ignored.
+
+    A positive costs ``-(1 - p) ** gamma_positive * log(p)``, a negative
+    ``-q ** gamma_negative * log(1 - q)`` with ``q = max(p - margin, 0)``.
+
+    Source: Ridnik et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021 (0, 4 and 0.05 there).
+
+    Args:
+        logits: (B, 28), any float type.
+        targets: (B, 28), 0 to 1.
+        gamma_positive: focusing of the positives.
+        gamma_negative: focusing of the negatives.
+        margin: probability below which a negative costs nothing.
+        weights: (28,), of the labels.
+
+    Returns:
+        A scalar, float32.
+    """
+    logits, targets = logits.float(), targets.float()
+    positive = -((-logits).sigmoid() ** gamma_positive) * F.logsigmoid(logits)
+    spared = ((-logits).sigmoid() + margin).clamp_max(1)  # 1 - q
+    # Without a margin it reaches 0, and its logarithm is finite only when taken from the logit.
+    negative = -((1 - spared) ** gamma_negative) * (spared.log() if margin else F.logsigmoid(-logits))
+    loss = targets * positive + (1 - targets) * negative
+    return (loss if weights is None else loss * weights).mean()
+
+
+def soft_f1(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """One minus the soft F1 of each label over the batch, averaged over labels.
+
+    ``(2 tp + 1) / (2 tp + fp + fn + 1)`` with probabilities for decisions. The ones make it 1 for a label that
+    the batch neither holds nor predicts; without them such a label's false positives would cost nothing.
+
+    Source: Milletari et al., "V-Net", 3DV 2016 (the Dice loss, which is F1 by another name).
+
+    Args:
+        logits: (B, 28), any float type.
+        targets: (B, 28), 0 or 1.
+        weights: (28,), of the labels.
+
+    Returns:
+        A scalar in [0, 1], float32.
+    """
+    probabilities, targets = logits.float().sigmoid(), targets.float()
+    hits = (probabilities * targets).sum(dim=0)  # 28
+    loss = 1 - (2 * hits + 1) / (probabilities.sum(dim=0) + targets.sum(dim=0) + 1)
+    return (loss if weights is None else loss * weights).mean()
+
+
+def lovasz(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """Lovász hinge of each label over the batch, averaged over labels.
+
+    The convex extension of the Jaccard loss ``1 - |truth & predicted| / |truth | predicted|``, at the hinge errors
+    ``max(0, 1 - logit * sign)``: sorted from the worst, each error counts by what it adds to the Jaccard loss.
+
+    Source: Berman et al., "The Lovász-Softmax loss", CVPR 2018.
+
+    Args:
+        logits: (B, 28), any float type.
+        targets: (B, 28), 0 or 1.
+        weights: (28,), of the labels.
+
+    Returns:
+        A scalar, float32.
+    """
+    logits, targets = logits.float(), targets.float()
+    errors, order = (1 - logits * (2 * targets - 1)).sort(dim=0, descending=True, stable=True)  # B, 28
+    truth = targets.gather(0, order)
+    found = truth.sum(dim=0) - truth.cumsum(dim=0)
+    jaccard = 1 - found / (truth.sum(dim=0) + (1 - truth).cumsum(dim=0))
+    added = torch.diff(jaccard, dim=0, prepend=torch.zeros_like(jaccard[:1]))
+    loss = (errors.relu() * added).sum(dim=0)  # 28
+    return (loss if weights is None else loss * weights).mean()
+
+
+def smooth(targets: Tensor, share: float) -> Tensor:
+    """Label smoothing: 0 and 1 become ``share / 2`` and ``1 - share / 2`` (Müller et al., NeurIPS 2019)."""
+    return targets * (1 - share) + share / 2
+
+
+def label_weights(prior: Tensor, balance: float) -> Tensor:
+    """Weights of the labels, (28,), mean 1: their frequencies ``prior`` (28,) to the power of ``-balance``."""
+    weights = prior.clamp_min(RAREST) ** -balance
+    return weights / weights.mean()
+
+
+def objective(model: params.NetworkModel, prior: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss that a model's section asks for: a weighted sum.
+
+    Smoothing applies to what is counted by (sample, label); soft F1 and Lovász compare sets, which have no
+    softened members.
+
+    Args:
+        model: its section; ``loss`` names the parts and their weights.
+        prior: (28,) share of training samples with each label.
+
+    Returns:
+        ``loss(logits, targets)``, both (B, 28), to a scalar.
+    """
+    by_label = label_weights(prior, model.label_balance) if model.label_balance else None
+
+    def part(name: params.LossName, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        """One summand; ``weights`` of the labels stand on the device of the logits."""
+        softened = smooth(targets, model.label_smoothing)
+        match name:
+            case "focal":
+                return focal(logits, softened, **dict(model.focal), weights=weights)
+            case "bce":
+                return binary_cross_entropy(logits, softened, weights=weights)
+            case "asymmetric":
+                return asymmetric(logits, softened, **dict(model.asymmetric), weights=weights)
+            case "soft_f1":
+                return soft_f1(logits, targets, weights=weights)
+            case "lovasz":
+                return lovasz(logits, targets, weights=weights)
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        targets = targets.float()
+        weights = None if by_label is None else by_label.to(logits.device)
+        parts = [share * part(name, logits, targets, weights) for name, share in model.loss.items()]
+        return torch.stack(parts).sum()
+
+    return loss

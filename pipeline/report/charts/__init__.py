@@ -1,1 +1,0 @@
-"""The kinds of picture: each draws plain arrays on axes and knows nothing of where they come from."""

@@ -1,0 +1,1 @@
+"""Everything that is drawn: plots, contact sheets, the report page."""

@@ -1,0 +1,106 @@
+"""The page: sections, style and script in one file that needs nothing else."""
+
+import json
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline import __version__
+from pipeline.core.labels import CHANNELS
+from pipeline.reporting.blocks import Card, Cards, Listing, PageSection, Table, TableCell, count_noun
+from pipeline.reporting.finished_run import FinishedRun
+from pipeline.reporting.pictures import channel_files, overlaid, thumbnail
+from pipeline.reporting.sections.dataset import data_section, folds_section
+from pipeline.reporting.sections.decisions import (
+    attention_section,
+    calibration_section,
+    confusions_section,
+    errors_section,
+    policies_section,
+)
+from pipeline.reporting.sections.scores import labels_section, score_section, training_section
+
+TEMPLATE = Path(__file__).parent / "template"
+
+STAINS = dict(zip(CHANNELS, ("the protein", "nucleus", "microtubules", "endoplasmic reticulum"), strict=True))
+
+LIBRARIES = (
+    "torch",
+    "timm",
+    "albumentations",
+    "opencv-python-headless",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "dvc",
+)
+
+
+def provenance_section(run: FinishedRun) -> PageSection:
+    """Versions and parameters: everything that the results are a function of, besides data and code."""
+    # No commit, no times: the page is an output that DVC records, and must not change when nothing else did.
+    rows = [("hpa-atlas", __version__), *((library, version(library)) for library in LIBRARIES)]
+    models, folds = len(run.params.models), len(run.params.folds.ids)
+    return PageSection(
+        "run",
+        "Run",
+        [
+            Table(
+                ("library", "version"),
+                [[TableCell(library), TableCell(found)] for library, found in rows],
+                "With these versions and the parameters below, the same data give the same results. "
+                "python -m pipeline summary says which commit it was and how long each stage took.",
+            ),
+            Listing(
+                "params.yaml",
+                Path("params.yaml").read_text(encoding="utf-8"),
+                f"All parameters, for {count_noun(models, 'model')} and {count_noun(folds, 'fold')}.",
+            ),
+        ],
+    )
+
+
+SECTIONS = (
+    score_section,
+    data_section,
+    folds_section,
+    training_section,
+    labels_section,
+    policies_section,
+    calibration_section,
+    confusions_section,
+    errors_section,
+    attention_section,
+    provenance_section,
+)
+
+
+def render(run: FinishedRun) -> str:
+    """The page of a run as HTML; the same run gives the same text."""
+    sections = [section(run) for section in SECTIONS]
+    samples = {card.sample.key: card.sample for card in cards(sections)}
+    images = {key: run.images[sample.source][sample.row] for key, sample in samples.items()}
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return (
+        environment.get_template("page.html").render(
+            sections=sections,
+            channels=STAINS,
+            thumbnails={key: thumbnail(image) for key, image in images.items()},
+            overlay=lambda card, overlay: overlaid(images[card.sample.key], overlay.map),
+            files=json.dumps(channel_files(images)),
+            size=max(image.shape[0] for image in images.values()),
+        )
+        + "\n"
+    )
+
+
+def cards(sections: Iterable[PageSection]) -> Iterable[Card]:
+    """Every card of the page."""
+    return (
+        card for section in sections for block in section.blocks if isinstance(block, Cards) for card in block.cards
+    )

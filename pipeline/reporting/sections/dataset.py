@@ -1,0 +1,212 @@
+"""What the run was given: labels, exposure of the channels, and what each location looks like."""
+
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipeline.core.labels import CHANNELS, LABELS, parse_target
+from pipeline.reporting.blocks import (
+    Card,
+    Cards,
+    PageSection,
+    Pictures,
+    ShownSample,
+    count_noun,
+    format_score,
+    join_words,
+)
+from pipeline.reporting.charts import draw_counts, draw_heat_map, draw_spreads, panel, to_svg
+from pipeline.reporting.figures import draw_fold_balance
+from pipeline.reporting.finished_run import FinishedRun
+from pipeline.reporting.pictures import examples
+
+Counts = npt.NDArray[np.int64]
+
+
+def data_section(run: FinishedRun) -> PageSection:
+    """The labels, the channels, an example of each label."""
+    counts = run.truth.sum(axis=0)
+    order = np.argsort(-counts, kind="stable")
+    order = order[counts[order] > 0]
+    shown = [LABELS[label] for label in order]
+    together = run.truth.astype(np.int64).T @ run.truth
+    shares = (together / np.maximum(counts, 1)[:, None])[np.ix_(order, order)]
+    np.fill_diagonal(shares, 0)
+    height = 0.9 + 0.21 * len(order)
+    drawings = [
+        to_svg(panel(lambda axes: draw_counts(axes, shown, counts[order].tolist()), 3.6, height), "Samples by label"),
+        to_svg(
+            panel(lambda axes: draw_heat_map(axes, shares, None, shown, shown), 7.2, height + 1.2),
+            "Share of the row's samples that also have the column's label",
+        ),
+    ]
+    return PageSection(
+        "data",
+        "Data at a glance",
+        [Pictures(drawings, labels_caption(run.truth)), channels(run), example_cards(run)],
+    )
+
+
+def labels_caption(truth: npt.NDArray[np.bool_]) -> str:
+    """How uneven the labels are, and which go together."""
+    counts = truth.sum(axis=0)
+    present = np.flatnonzero(counts)
+    common, rare = present[counts[present].argmax()], present[counts[present].argmin()]
+    text = (
+        f"Left: {count_noun(len(truth), 'training sample')} with {truth.sum(axis=1).mean():.2f} labels on average. "
+        f"{LABELS[common]} ({counts[common]:,}) is {counts[common] / counts[rare]:,.0f} times as frequent as "
+        f"{LABELS[rare]} ({counts[rare]:,}), and macro-F1 weighs both the same. "
+    )
+    if absent := len(LABELS) - len(present):
+        text += f"No sample has the other {count_noun(absent, 'label')}. "
+    together = truth.astype(np.int64).T @ truth
+    np.fill_diagonal(together, 0)
+    first, second = np.unravel_index(together.argmax(), together.shape)
+    if together[first, second]:
+        text += (
+            f"Right: the share of a row's samples that also have the column's label. {LABELS[first]} and "
+            f"{LABELS[second]} meet most often, in {count_noun(int(together[first, second]), 'sample')}."
+        )
+    return text
+
+
+def channels(run: FinishedRun) -> Pictures:
+    """Exposure of training against test images."""
+    columns = [f"mean_{channel}" for channel in CHANNELS]
+    everything = pd.concat(run.indexes.values())
+    samples = {"training": everything.loc[everything["split"] == "train", columns].to_numpy()}
+    test = run.indexes[run.params.data.sources[0]].query("split == 'test'")[columns].to_numpy()
+    if len(test):
+        samples["test"] = test
+    picture = panel(lambda axes: draw_spreads(axes, CHANNELS, samples), 3.6, 2.6)
+    drawing = to_svg(picture, "Mean of each channel as a share of white, training and test samples")
+    return Pictures([drawing], channels_caption(samples))
+
+
+def channels_caption(samples: dict[str, npt.NDArray[np.float64]]) -> str:
+    """Where training and test differ most."""
+    text = "A sample's mean in each channel, as a share of white: median, middle half and middle 90% of the samples. "
+    if "test" not in samples:
+        return text + "There is no test set."
+    train, test = (np.median(values, axis=0) for values in (samples["training"], samples["test"]))
+    shift = test / np.maximum(train, 1e-9) - 1
+    worst = int(np.abs(shift).argmax())
+    text += (
+        f"The test set differs most in {CHANNELS[worst]}: its median is {abs(shift[worst]):.0%} "
+        f"{'higher' if shift[worst] > 0 else 'lower'} ({test[worst]:.3f} against {train[worst]:.3f})."
+    )
+    if abs(shift[worst]) > 0.1:
+        return text + " A model that goes by brightness would be misled."
+    return text + " So the two are exposed alike."
+
+
+def example_cards(run: FinishedRun) -> Cards:
+    """A training sample for each label that has one."""
+    source = run.params.data.sources[0]
+    index = run.indexes[source]
+    cards = [
+        Card(ShownSample(source, row, index["id"].iloc[row]), caption)
+        for row, caption in examples(index)
+        if index["split"].iloc[row] == "train"
+    ]
+    size = run.images[source].shape[1]
+    missing = len(LABELS) - len(cards)
+    lacking = f" {count_noun(missing, 'label')} of the 28 have none." if missing else ""
+    return Cards(
+        cards,
+        f"A sample for each label of the source “{source}”, with few others where there is one: protein green, "
+        f"nucleus blue, microtubules red, each stretched to full contrast.{lacking} Click a sample for its four "
+        f"channels at {size} pixels.",
+    )
+
+
+DUPLICATES_SHOWN = 12
+"""Duplicates that are shown."""
+
+
+def folds_section(run: FinishedRun) -> PageSection:
+    """The heat map of positives with what the audit found, and the duplicates."""
+    positives = pd.DataFrame(run.truth, columns=list(LABELS)).groupby(run.folds["fold"].to_numpy()).sum().T
+    drawing = to_svg(draw_fold_balance(positives), "Positive samples by label and fold")
+    cards = [
+        card for pair in run.duplicates.head(DUPLICATES_SHOWN).to_dict("records") for card in pair_cards(run, pair)
+    ]
+    return PageSection(
+        "folds",
+        "Folds",
+        [
+            Pictures([drawing], f"{folds_caption(run, positives)} {memory_caption(run.metrics['memory'])}"),
+            Cards(cards, duplicates_caption(run.duplicates), paired=True),
+        ],
+    )
+
+
+def pair_cards(run: FinishedRun, pair: dict[Hashable, Any]) -> list[Card]:
+    """Both samples of a pair of duplicates."""
+    how = "exact" if pair["kind"] == "exact" else f"{pair['distance']} bits apart"
+    cards = []
+    for side in ("a", "b"):
+        source, sample, target = pair[f"source_{side}"], pair[f"id_{side}"], pair[f"target_{side}"]
+        row = run.indexes[source].index[run.indexes[source]["id"] == sample][0]
+        labels = (
+            ", ".join(LABELS[label] for label in parse_target(target)) if isinstance(target, str) else "test sample"
+        )
+        cards.append(Card(ShownSample(source, int(row), sample), how, [labels]))
+    return cards
+
+
+def duplicates_caption(duplicates: pd.DataFrame) -> str:
+    """How many samples show the same field, and whether their labels agree."""
+    if duplicates.empty:
+        return "No two samples show the same field of view, by their files and by their perceptual hashes."
+    crossing = int((duplicates["split_a"] != duplicates["split_b"]).sum())
+    different = int((duplicates["labels"] == "different").sum())
+    return (
+        f"{count_noun(len(duplicates), 'pair')} of samples of the same field of view, found by their files or by a "
+        f"perceptual hash of 256 bits, and kept in one fold; in {crossing:,} of them one is a test sample. "
+        + (
+            f"In {different:,} the labels contradict each other, so one of the two must be wrong; these stand first."
+            if different
+            else "Nowhere do their labels contradict each other."
+        )
+        + (f" The first {DUPLICATES_SHOWN} are shown." if len(duplicates) > DUPLICATES_SHOWN else "")
+    )
+
+
+def folds_caption(run: FinishedRun, positives: pd.DataFrame) -> str:
+    """Whether the folds leak, and how even they are."""
+    leaked = run.audit["held_out_share_with_group_in_training"]
+    imbalance = run.audit["imbalance"]
+    sizes = [f"{fold['samples']:,}" for fold in run.audit["folds"].values()]
+    text = (
+        f"{count_noun(run.folds['group'].nunique(), 'group')} in folds of {join_words(sizes)} samples. "
+        + ("No group is in two folds, so no held-out sample has a sibling in training. " if leaked == 0 else "")
+        + (
+            f"{leaked:.1%} of the held-out samples have their group in training: their scores measure memory. "
+            if leaked
+            else ""
+        )
+        + "Blue cells hold more of a label than an even share, orange ones less. Of the "
+        f"{count_noun(imbalance['labels'], 'label')} with a group for every fold, the worst is "
+        f"{imbalance['worst']:.0%} off, the mean {imbalance['mean']:.0%}."
+    )
+    present = positives[positives.sum(axis=1) > 0]
+    empty = present.index[(present == 0).any(axis=1)].tolist()
+    if empty:
+        text += f" Some fold has none of {join_words(empty)}: there F1 is 0, whatever the model does."
+    return text
+
+
+def memory_caption(memory: dict[str, float]) -> str:
+    """How much folds that split groups would flatter."""
+    grouped, image_level = memory["grouped_folds"], memory["image_level_folds"]
+    text = (
+        f"Copying the labels of the sample with the most similar exposure scores {format_score(grouped)} with these "
+        f"folds and {format_score(image_level)} with folds that split groups: "
+    )
+    if image_level > grouped:
+        return text + "the difference is memory of the antibody, by which such folds would flatter any model."
+    return text + "brightness does not give the antibody away here."

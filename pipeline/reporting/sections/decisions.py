@@ -1,0 +1,258 @@
+"""From probabilities to decisions: policies, blend, calibration, and which labels are taken for which."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core import paths
+from pipeline.core.errors import InputError
+from pipeline.core.labels import LABELS
+from pipeline.reporting.blocks import (
+    Card,
+    Cards,
+    Overlay,
+    PageSection,
+    Pictures,
+    Table,
+    TableCell,
+    count_noun,
+    format_score,
+    join_words,
+    label_names,
+    number_cells,
+)
+from pipeline.reporting.charts import draw_calibration, draw_heat_map, panel, to_svg
+from pipeline.reporting.finished_run import FinishedRun
+
+CHOICES = (
+    ("policies", "policy", "threshold policy"),
+    ("blends", "blend", "blend"),
+    ("calibrations", "calibration", "calibration"),
+)
+"""The tables of settings compared, the column of their names, and what they set."""
+
+PAIRS = 10
+"""Confusions listed by name."""
+
+
+def policies_section(run: FinishedRun) -> PageSection:
+    """The choices compared, each by decisions on folds that it had no part in."""
+    blended = run.tables["blend"].sort_values("macro_f1", ascending=False, kind="stable")
+    weights = [
+        [TableCell(row["model"]), *number_cells([row["weight"], row["macro_f1"]])] for _, row in blended.iterrows()
+    ]
+    return PageSection(
+        "policies",
+        "Decisions",
+        [
+            *(compared_choices(run, *choice) for choice in CHOICES),
+            Table(("model", "weight", "macro-F1 alone"), weights, blend_caption(run, blended)),
+        ],
+    )
+
+
+def compared_choices(run: FinishedRun, name: str, column: str, what: str) -> Table:
+    """The settings of one choice, the best on top, the others as they are."""
+    table = run.tables[name].sort_values("macro_f1", ascending=False, kind="stable")
+    rows = [
+        [
+            TableCell(row[column].replace("_", " ") + (" (used)" if row["chosen"] else "")),
+            *number_cells([row["macro_f1"]]),
+            *number_cells([row["labels_per_sample"]], decimals=2),
+            *number_cells([row["calibration_error"]]),
+        ]
+        for _, row in table.iterrows()
+    ]
+    return Table((what, "macro-F1", "labels per sample", "calibration error"), rows, choice_caption(run, table, column))
+
+
+def choice_caption(run: FinishedRun, table: pd.DataFrame, column: str) -> str:
+    """Which setting is ahead, and whether that can be told."""
+    best, used = table.iloc[0], table[table["chosen"]].iloc[0]
+    gap = best["macro_f1"] - used["macro_f1"]
+    noise = (run.metrics["macro_f1_high"] - run.metrics["macro_f1_low"]) / 2
+    if gap <= 0:
+        text = "The one used reads highest"
+    else:
+        text = f"“{best[column].replace('_', ' ')}” reads {gap:.3f} above the one used"
+        text += f", {'less' if gap < noise else 'more'} than half the interval of the score (±{noise:.3f})"
+    true_mean = run.truth.sum(axis=1).mean()
+    return f"{text}. Judged on folds that had no part in the choice; a sample truly has {true_mean:.2f} labels."
+
+
+def blend_caption(run: FinishedRun, blended: pd.DataFrame) -> str:
+    """What blending gives over the best model alone."""
+    best = blended.iloc[0]
+    if len(blended) == 1:
+        return f"There is one model, {best['model']}, so nothing is blended."
+    gain = run.metrics["macro_f1"] - best["macro_f1"]
+    idle = blended.loc[blended["weight"] == 0, "model"].tolist()
+    side = "above" if gain >= 0 else "below"
+    text = f"The blend reads {format_score(run.metrics['macro_f1'])}, {abs(gain):.3f} {side} {best['model']} alone."
+    return text + (f" {join_words(idle)} added nothing and got no weight." if idle else "")
+
+
+def calibration_section(run: FinishedRun) -> PageSection:
+    """Whether a probability of 0.7 means seven in ten."""
+    table = run.tables["calibration"]
+    bins = {str(name): bins for name, bins in table.groupby("probabilities", sort=False)}
+    drawing = to_svg(panel(lambda axes: draw_calibration(axes, bins), 3.6, 3.4), "Share of positives by probability")
+    return PageSection("calibration", "Calibration", [Pictures([drawing], calibration_caption(bins))])
+
+
+def calibration_caption(bins: dict[str, pd.DataFrame]) -> str:
+    """How far off the probabilities are, and to which side."""
+    sentences = [
+        "Points on the diagonal are probabilities that can be taken at their word; larger points hold more pairs."
+    ]
+    for name, table in bins.items():
+        filled = table[table["n"] > 0]
+        gaps = filled["confidence"] - filled["observed"]
+        error = float((gaps.abs() * filled["n"]).sum() / filled["n"].sum())
+        side = "too high" if (gaps * filled["n"]).sum() > 0 else "too low"
+        sentences.append(
+            f"{name.capitalize()}: {error:.3f} off on average (expected calibration error), mostly {side}."
+        )
+    return " ".join(sentences)
+
+
+def confusions_section(run: FinishedRun) -> PageSection:
+    """Which labels are missed where which others are wrongly given."""
+    pairs = run.tables["confusions"].sort_values("count", ascending=False, kind="stable")
+    matrix = np.zeros((len(LABELS), len(LABELS)))
+    matrix[pairs["label_true"], pairs["label_predicted"]] = pairs["count"]
+    positives = run.truth.sum(axis=0)
+    shares = matrix / np.maximum(positives, 1)[:, None]
+    kept = np.flatnonzero((positives > 0) | (matrix.sum(axis=0) > 0))
+    kept_names = [LABELS[label] for label in kept]
+    height = 2.1 + 0.21 * len(kept)
+    picture = panel(
+        lambda axes: draw_heat_map(axes, 2 * shares[np.ix_(kept, kept)], None, kept_names, kept_names), 7.2, height
+    )
+    rows = [
+        [
+            TableCell(LABELS[int(row["label_true"])]),
+            TableCell(LABELS[int(row["label_predicted"])]),
+            *number_cells([row["count"]], decimals=0),
+            *number_cells([100 * shares[int(row["label_true"]), int(row["label_predicted"])]], decimals=0),
+        ]
+        for _, row in pairs.head(PAIRS).iterrows()
+    ]
+    return PageSection(
+        "confusions",
+        "Mistaken for",
+        [
+            Pictures(
+                [to_svg(picture, "Which label is given where which is missed")],
+                "Rows are labels that were missed, columns those given wrongly on the same sample; the tint is the "
+                f"share of the row's samples, deepest from one half. {confusions_caption(pairs)}",
+            ),
+            Table(
+                ("missed", "given instead", "samples", "% of the label's"),
+                rows,
+                f"The {len(rows)} most frequent pairs.",
+            ),
+        ],
+    )
+
+
+def confusions_caption(pairs: pd.DataFrame) -> str:
+    """The pair that costs most."""
+    if pairs.empty:
+        return "No label is missed where another is wrongly given."
+    worst = pairs.iloc[0]
+    return (
+        f"Most often {LABELS[int(worst['label_true'])]} is missed where {LABELS[int(worst['label_predicted'])]} is "
+        f"wrongly given, on {count_noun(int(worst['count']), 'sample')}."
+    )
+
+
+SHOWN = {"grad_cam": "Grad-CAM", "query": "the label's query", "occlusion": "occlusion"}
+"""Kinds of map that are about one label, and what they are called."""
+
+
+def errors_section(run: FinishedRun) -> PageSection:
+    """The wrong decisions that were most certain."""
+    errors = run.tables["examples"].query("kind == 'error'")
+    cards = [card(run, row["id"], int(row["label"]), with_truth=True) for _, row in errors.iterrows()]
+    return PageSection("errors", "Worst errors", [Cards(cards, f"{errors_caption(run, errors)} {maps_caption(run)}")])
+
+
+def attention_section(run: FinishedRun) -> PageSection:
+    """The most and the least probable sample of each label."""
+    examples = run.tables["examples"]
+    chosen = examples[examples["kind"] != "error"]
+    cards = [card(run, row["id"], int(row["label"]), prefix=f"{row['kind']}: ") for _, row in chosen.iterrows()]
+    return PageSection(
+        "attention",
+        "Best and worst",
+        [Cards(cards, f"{attention_caption(run, chosen)} {maps_caption(run)}", paired=True)],
+    )
+
+
+def card(run: FinishedRun, sample: str, label: int, *, prefix: str = "", with_truth: bool = False) -> Card:
+    """A sample with its probability of the label, and the maps for it."""
+    position = run.positions[sample]
+    missed = run.truth[position, label]
+    title = f"{'Missed' if missed else 'Wrongly given'}: {LABELS[label]}" if with_truth else f"{prefix}{LABELS[label]}"
+    lines = [f"probability {run.held_out.probabilities[position, label]:.2f}"]
+    if with_truth:
+        lines += [
+            f"truth: {label_names(run.truth[position])}",
+            f"given: {label_names(run.held_out.decisions[position])}",
+        ]
+    return Card(run.sample(position), title, lines, overlays(run, sample, label))
+
+
+def overlays(run: FinishedRun, sample: str, label: int) -> Sequence[Overlay]:
+    """The maps of one pair of sample and label.
+
+    Raises:
+        InputError: there are none: the maps are those of other examples.
+    """
+    rows = ((run.maps.ids == sample) & (run.maps.labels == label)).nonzero()[0]
+    if not len(rows):
+        path = paths.maps(run.best_model)
+        raise InputError(
+            f"{path} has no map of {sample} for {LABELS[label]}: run the explain stage of this model again"
+        )
+    of_kind = dict(zip(run.maps.names.tolist(), run.maps.maps[rows[0]], strict=True))
+    return [Overlay(name, of_kind[kind]) for kind, name in SHOWN.items() if kind in of_kind]
+
+
+def maps_caption(run: FinishedRun) -> str:
+    """Which model drew the maps."""
+    kinds = join_words(SHOWN[kind] for kind in SHOWN if kind in run.maps.names)
+    return (
+        f"Beside it the protein, orange where {run.best_model}, the best model alone, looked for the label ({kinds}), "
+        "by the weights that did not train on the sample; plain gray where nothing spoke for it."
+    )
+
+
+def errors_caption(run: FinishedRun, errors: pd.DataFrame) -> str:
+    """What kind of error is the gravest."""
+    if errors.empty:
+        return "No decision is wrong."
+    missed = sum(run.truth[run.positions[row["id"]], row["label"]] for _, row in errors.iterrows())
+    label, times = Counter(LABELS[label] for label in errors["label"]).most_common(1)[0]
+    text = (
+        f"The {len(errors)} wrong decisions farthest from the truth: {count_noun(int(missed), 'missed label')}, "
+        f"{count_noun(len(errors) - int(missed), 'false alarm')}."
+    )
+    if times > 1:
+        text += f" {label} is behind {times} of them."
+    return text + " Look here for wrong annotations first: an error of the truth looks just like one of the model."
+
+
+def attention_caption(run: FinishedRun, chosen: pd.DataFrame) -> str:
+    """How far apart the best and the worst are."""
+    probabilities = [run.held_out.probabilities[run.positions[row["id"]], row["label"]] for _, row in chosen.iterrows()]
+    by_kind = chosen.assign(probability=probabilities).groupby("kind")["probability"].median()
+    if "worst" not in by_kind:
+        return "Samples that have the label."
+    return (
+        "Of the samples that truly have a label, the one with the highest and the one with the lowest probability of "
+        f"it; the medians over the labels are {by_kind['best']:.2f} and {by_kind['worst']:.2f}."
+    )

@@ -1,1 +1,0 @@
-"""Probabilities to decisions and scores: thresholds, blends, metrics, intervals."""

@@ -1,1 +1,0 @@
-"""A simulated competition: cells, stains and label patterns drawn from a seed."""

@@ -1,0 +1,1 @@
+"""A simulated competition: cells, stains and protein patterns drawn from a seed."""

@@ -1,0 +1,214 @@
+"""The geometry of a field of view: where its cells lie, and coordinates inside each of them.
+
+Every cell is two closed curves around one centre, its nucleus and its outline, each a radius per direction.
+A position inside it is (angle, depth): depth runs from -1 at the centre over 0 at the nuclear envelope
+to 1 at the outline, so that a structure is described once and fits a cell of any shape.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.simulation.raster import Floats, Image, Pixels, Points, look_up, pixel_of, polar
+
+Ints = npt.NDArray[np.intp]
+
+DIRECTIONS = 256
+"""A direction fits a byte, and the last is followed by the first."""
+OUTSIDE = 2.0
+"""The depth of the background."""
+REFERENCE_SIZE = 512
+"""Lengths are stated in pixels of an image of this size."""
+MARGIN = 40.0
+"""How far beyond the border a cell's centre may lie."""
+TRIALS = 500
+DAUGHTERS_APART = 3.1
+"""Distance of two daughter cells, in nuclear radii."""
+
+INTERPHASE, METAPHASE, DAUGHTER = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class CellLine:
+    """What cells of one kind look like; lengths in pixels at 512."""
+
+    name: str
+    nucleus: float
+    """Mean radius of the nucleus."""
+    reach: float
+    """Mean radius of the cell over that of its nucleus."""
+    elongation: float
+    """0 is round, 1 a spindle."""
+    corners: tuple[int, int]
+    """Least and most corners of the outline."""
+    ruffles: float
+    """Roughness of the outline."""
+    spacing: float
+    """Least distance of two centres, in nuclear radii."""
+    crowd: int
+    """Cells in the field at most."""
+    lobes: float
+    """Share of dented nuclei."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """The cells of one field of view."""
+
+    size: int
+    centres: Points
+    """(n, 2) pixels."""
+    nucleus: Floats
+    """(n, DIRECTIONS) radius in pixels."""
+    outline: Floats
+    """(n, DIRECTIONS) radius in pixels."""
+    phase: Ints
+    """(n,) INTERPHASE, METAPHASE or DAUGHTER."""
+    pole: Floats
+    """(n,) direction of the organising centre, or of the spindle's axis."""
+    bridges: Ints
+    """(m, 2) daughter cells that are still joined."""
+    owner: Pixels
+    """(S, S) which cell a pixel belongs to; the background has n."""
+    depth: Image
+    """(S, S) depth of every pixel in its cell."""
+
+    @property
+    def scale(self) -> float:
+        """Pixels of this field per pixel at 512."""
+        return self.size / REFERENCE_SIZE
+
+    def of_cells(self, values: npt.ArrayLike, background: float = 0) -> Image:
+        """Spread a value per cell (n,) over its pixels, and another over the background."""
+        return look_up(self.owner, np.append(np.asarray(values, dtype=np.float32), np.float32(background)))
+
+    def place(self, cell: Ints, angle: Floats, depth: Floats) -> Points:
+        """Turn positions inside cells into pixels, (N, 2)."""
+        direction = np.floor(angle * (DIRECTIONS / (2 * np.pi)) + 0.5).astype(np.intp) % DIRECTIONS
+        nucleus, outline = self.nucleus[cell, direction], self.outline[cell, direction]
+        radius = np.where(depth < 0, nucleus * (1 + depth), nucleus + depth * (outline - nucleus))
+        points: Points = self.centres[cell] + radius[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
+        return points
+
+    def owns(self, cell: Ints, points: Points) -> npt.NDArray[np.bool_]:
+        """Tell which points lie on a pixel of their own cell, (N,)."""
+        at = pixel_of(points, self.size)
+        own: npt.NDArray[np.bool_] = np.append(self.owner.ravel(), np.uint8(len(self.centres)))[at] == cell
+        return own
+
+
+def grow(rng: np.random.Generator, line: CellLine, size: int, *, metaphases: int, divisions: int) -> Field:
+    """Lay out a field of (size, size) pixels with at least the given dividing cells inside the frame."""
+    scale = size / REFERENCE_SIZE
+    centres, phase, bridges = _seed(rng, line, metaphases, divisions)
+    axis = rng.uniform(0, 2 * np.pi, len(centres))
+    for first, second in bridges:
+        away = centres[first] - centres[second]
+        axis[first] = np.arctan2(away[1], away[0])
+        axis[second] = axis[first] + np.pi
+    curves = [_curves(rng, line, int(kind), float(turn)) for kind, turn in zip(phase, axis, strict=True)]
+    nucleus = np.array([curve[0] for curve in curves]) * scale
+    outline = np.array([curve[1] for curve in curves]) * scale
+    owner, depth = _rasterise(size, centres * scale, nucleus, outline)
+    pole = np.where(phase == INTERPHASE, axis + rng.normal(np.pi / 2, 0.6, len(axis)), axis)
+    return Field(size, centres * scale, nucleus, outline, phase, pole, bridges, owner, depth)
+
+
+def _seed(rng: np.random.Generator, line: CellLine, metaphases: int, divisions: int) -> tuple[Points, Ints, Ints]:
+    """Throw centres at least a spacing apart, the dividing cells first and well inside the frame."""
+    kinds = [METAPHASE] * metaphases + [DAUGHTER] * divisions
+    thrown = rng.uniform(-MARGIN, REFERENCE_SIZE + MARGIN, (TRIALS, 2))
+    thrown[: 8 * len(kinds)] = rng.uniform(0.25, 0.75, (8 * len(kinds), 2)) * REFERENCE_SIZE
+    kinds += [INTERPHASE] * (line.crowd - len(kinds))
+    centres: list[Points] = []
+    phase: list[int] = []
+    bridges: list[tuple[int, int]] = []
+    for point, turn in zip(thrown, rng.uniform(0, 2 * np.pi, TRIALS), strict=True):
+        if len(phase) - len(bridges) == len(kinds):
+            break
+        kind = kinds[len(phase) - len(bridges)]
+        apart = DAUGHTERS_APART * line.nucleus * np.array([np.cos(turn), np.sin(turn)])
+        group = [point - apart / 2, point + apart / 2] if kind == DAUGHTER else [point]
+        if any(np.hypot(*(one - other)) < line.spacing * line.nucleus for one in group for other in centres):
+            continue
+        if kind == DAUGHTER:
+            bridges.append((len(centres), len(centres) + 1))
+        phase += [kind] * len(group)
+        centres += group
+    return np.array(centres), np.array(phase), np.array(bridges, dtype=np.intp).reshape(-1, 2)
+
+
+def _curves(rng: np.random.Generator, line: CellLine, phase: int, axis: float) -> tuple[Floats, Floats]:
+    """Draw the nucleus and the outline of one cell, each (DIRECTIONS,) radii at 512."""
+    angle: Floats = np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False)
+    mean = line.nucleus * rng.lognormal(0, 0.12)
+    if phase == METAPHASE:
+        # The chromosomes line up in a plate across the spindle's axis, in a rounded cell.
+        plate = _ellipse(angle - axis, 0.27 * mean, 0.85 * mean) * _rough(rng, 0.08, 3, 16)
+        return plate, np.full(DIRECTIONS, 1.55 * mean) * _rough(rng, 0.02, 2, 12)
+    if phase == DAUGHTER:
+        nucleus = _ellipse(angle - axis, 0.6 * mean, 0.85 * mean) * _rough(rng, 0.03, 2, 5)
+        outline = mean * (1.6 + 0.5 * np.cos(angle - axis)) * _rough(rng, 0.06, 2, 12)
+        return nucleus, np.maximum(outline, 1.15 * nucleus)
+    stretch = rng.uniform(0.02, 0.2) + 0.22 * line.elongation
+    nucleus = _ellipse(angle - axis, mean * (1 + stretch), mean / (1 + stretch)) * _rough(rng, 0.03, 2, 5)
+    if rng.random() < line.lobes:
+        off = np.angle(np.exp(1j * (angle - axis - rng.choice([-1, 1]) * rng.normal(np.pi / 2, 0.3))))
+        nucleus *= 1 - rng.uniform(0.2, 0.45) * np.exp(-((off / 0.35) ** 2))
+    return nucleus, np.maximum(_outline(rng, line, angle - axis, mean), 1.12 * nucleus)
+
+
+def _outline(rng: np.random.Generator, line: CellLine, angle: Floats, mean: float) -> Floats:
+    """A polygon with hollow edges: a cell spans between the points at which it holds on."""
+    count = int(rng.integers(line.corners[0], line.corners[1] + 1))
+    turn = (np.arange(count) + rng.uniform(-0.32, 0.32, count)) * (2 * np.pi / count) + rng.uniform(0, 2 * np.pi)
+    radius = line.reach * mean * rng.lognormal(0, 0.2, count) * (1 + line.elongation * np.cos(2 * turn))
+    corners = radius * np.exp(1j * turn)
+    along = np.linspace(0, 1, 24, endpoint=False)
+    hollow = 1 - rng.uniform(0, 0.7, (count, 1)) * along * (1 - along)
+    edge = ((1 - along) * corners[:, None] + along * np.roll(corners, -1)[:, None]) * hollow
+    order = np.argsort(np.angle(edge), axis=None)
+    bend, length = np.angle(edge).ravel()[order], np.abs(edge).ravel()[order]
+    outline = np.interp(angle, bend, length, period=2 * np.pi)
+    smooth = np.hanning(15) / np.hanning(15).sum()
+    outline = np.convolve(np.concatenate([outline[-7:], outline, outline[:7]]), smooth, mode="valid")
+    return outline * _rough(rng, line.ruffles, 8, 30)
+
+
+def _ellipse(angle: Floats, along: float, across: float) -> Floats:
+    return along * across / np.hypot(across * np.cos(angle), along * np.sin(angle))
+
+
+def _rough(rng: np.random.Generator, amplitude: float, low: int, high: int) -> Floats:
+    """A factor around 1 per direction, with waves of ``low`` to ``high`` periods a turn, the longer ones higher."""
+    waves = np.arange(low, high + 1)
+    height = rng.normal(0, amplitude, len(waves)) / np.sqrt(waves - low + 1)
+    spectrum = np.zeros(DIRECTIONS // 2 + 1, dtype=complex)
+    spectrum[waves] = height * np.exp(1j * rng.uniform(0, 2 * np.pi, len(waves))) * (DIRECTIONS / 2)
+    return np.clip(1 + np.fft.irfft(spectrum), 0.4, 1.8)
+
+
+def _rasterise(size: int, centres: Points, nucleus: Floats, outline: Floats) -> tuple[Pixels, Image]:
+    """Give each pixel to the cell in which it lies least deep towards the outline: neighbours meet half-way."""
+    owner = np.full((size, size), len(centres), dtype=np.uint8)
+    depth = np.full((size, size), np.float32(OUTSIDE), dtype=np.float32)
+    for cell, (x, y) in enumerate(centres):
+        reach = outline[cell].max() + 1
+        left, right = np.clip([int(x - reach), int(x + reach) + 2], 0, size)
+        top, bottom = np.clip([int(y - reach), int(y + reach) + 2], 0, size)
+        if left == right or top == bottom:
+            continue
+        dx, dy = np.meshgrid(
+            np.arange(left, right, dtype=np.float32) - np.float32(x),
+            np.arange(top, bottom, dtype=np.float32) - np.float32(y),
+        )
+        radius, angle = polar(dx, dy)
+        direction = np.rint(angle * np.float32(DIRECTIONS / (2 * np.pi))).astype(np.uint16).astype(np.uint8)
+        inner, outer = look_up(direction, nucleus[cell]), look_up(direction, outline[cell])
+        here = np.where(radius < inner, radius / inner - 1, (radius - inner) / (outer - inner))
+        window = (slice(top, bottom), slice(left, right))
+        nearer = (here < 1) & (here < depth[window])
+        owner[window][nearer] = cell
+        depth[window][nearer] = here[nearer]
+    return owner, depth

@@ -1,0 +1,87 @@
+"""Writing a simulated competition in Kaggle's layout, as a stream."""
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
+
+import pandas as pd
+
+from pipeline.core.labels import CHANNELS, format_target
+from pipeline.core.params import Simulation
+from pipeline.core.progress import track
+from pipeline.simulation.competition import Entry
+from pipeline.simulation.raster import encode_png, single_threaded
+from pipeline.simulation.render import render
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+AHEAD = 4
+"""Images drawn ahead of the one being written, per process: what bounds the memory."""
+
+
+def targets(entries: Iterable[Entry], column: str = "Target") -> pd.DataFrame:
+    """Tabulate the true labels (columns Id and ``column``), a row per entry."""
+    return pd.DataFrame([(entry.id, format_target(entry.labels)) for entry in entries], columns=["Id", column])
+
+
+def groups(entries: Iterable[Entry]) -> pd.DataFrame:
+    """Tabulate the antibodies (columns id, antibody), a row per entry."""
+    return pd.DataFrame([(entry.id, entry.group) for entry in entries], columns=["id", "antibody"])
+
+
+def write_archive(path: Path, entries: Sequence[Entry], settings: Simulation, workers: int) -> None:
+    """Write the zip of a competition: the same bytes for the same parameters, whatever the number of workers.
+
+    Images are drawn by ``workers`` processes (0: by this one) and written in the order of ``entries``, uncompressed,
+    since PNG is compressed already.
+    """
+    test = targets((entry for entry in entries if entry.split == "test"), "Predicted").assign(Predicted=0)
+    train = targets(entry for entry in entries if entry.split == "train")
+    with ZipFile(path, "w", ZIP_STORED) as archive:
+        _add(archive, "train.csv", train.to_csv(index=False, lineterminator="\n").encode())
+        _add(archive, "sample_submission.csv", test.to_csv(index=False, lineterminator="\n").encode())
+        images = in_order(partial(encoded, settings=settings), entries, workers)
+        for entry, channels in zip(entries, track(images, "simulate", total=len(entries)), strict=True):
+            for channel, data in zip(CHANNELS, channels, strict=True):
+                _add(archive, f"{entry.split}/{entry.id}_{channel}.png", data)
+
+
+def encoded(entry: Entry, settings: Simulation) -> tuple[bytes, ...]:
+    """Draw an entry and encode its four channels as PNG."""
+    image = render(entry, settings)
+    return tuple(encode_png(image[..., channel].copy()) for channel in range(len(CHANNELS)))
+
+
+def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """Apply ``work`` to items in ``workers`` processes, yielding in order and holding few results at a time."""
+    if not workers:
+        yield from map(work, items)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        waiting: deque[Future[R]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _start_worker() -> None:
+    # The parent handles Ctrl-C and ends its workers; a traceback from each of them would bury its message.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    single_threaded()
+
+
+def _add(archive: ZipFile, name: str, data: bytes) -> None:
+    entry = ZipInfo(name)  # dated 1980, so that the bytes do not depend on the clock
+    entry.external_attr = 0o644 << 16
+    archive.writestr(entry, data)

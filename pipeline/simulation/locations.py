@@ -1,0 +1,267 @@
+"""How each of the 28 locations looks, in label order."""
+
+import numpy as np
+
+from pipeline.simulation.cells import INTERPHASE
+from pipeline.simulation.raster import Image, blur, discs, noise, outlined, pixel_of, saturate, splat, spread, trace
+from pipeline.simulation.scene import COMPACT, Layer, Scene
+from pipeline.simulation.stains import bridges, inside, metaphase_glow, reticulate, spindle, through_cell, wander
+
+
+def nucleoplasm(scene: Scene, rng: np.random.Generator) -> Image:
+    """The whole nucleus but for its nucleoli."""
+    return 1.15 * scene.nuclei() * (1 - 0.85 * scene.stains.nucleoli) * scene.texture(rng, 3, 0.17)
+
+
+def nuclear_membrane(scene: Scene, rng: np.random.Generator) -> Image:
+    """A bright thin rim, with a faint nucleus inside it."""
+    rim = outlined(scene.nuclei(), 1.3 * scene.spot) ** 2
+    return 1.8 * rim * scene.texture(rng, 6, 0.2) + 0.3 * scene.nuclei()
+
+
+def nucleoli(scene: Scene, _rng: np.random.Generator) -> Image:
+    """The few large rounded bodies that are dark in the DNA stain, with a brighter rim in some antibodies."""
+    body = scene.stains.nucleoli
+    hollow = 0.5 * scene.staining.style
+    filled = body * (1 - hollow + hollow * outlined(body, 1.5 * scene.unit))
+    return 1.5 * filled + 0.08 * scene.nuclei()
+
+
+def fibrillar_center(scene: Scene, rng: np.random.Generator) -> Image:
+    """Clusters of small dots inside the nucleoli."""
+    cell = scene.cells(rng, 50, 90)
+    points = scene.scatter(rng, cell, -1, -0.05, 0.7)
+    hit = np.append(scene.stains.nucleoli.ravel(), 0)[pixel_of(points, scene.field.size)] > 0
+    return COMPACT * scene.dots(rng, cell[hit], points[hit], 0.9, 0.2) + 0.15 * scene.stains.nucleoli
+
+
+def speckles(scene: Scene, rng: np.random.Generator) -> Image:
+    """Fifteen to forty irregular spots between the nucleoli."""
+    rough = noise(rng, scene.field.size, 3.4 * scene.spot) + 0.4 * noise(rng, scene.field.size, 1.7 * scene.spot)
+    spots = COMPACT * np.clip(1.8 * (rough - 0.9), 0, 1)
+    return (spots + 0.15) * scene.nuclei() * (1 - scene.stains.nucleoli) * inside(scene.field, -1, -0.06)
+
+
+def nuclear_bodies(scene: Scene, rng: np.random.Generator) -> Image:
+    """Two to eight round dots a nucleus."""
+    cell = scene.cells(rng, 2, 8)
+    return COMPACT * scene.dots(rng, cell, scene.scatter(rng, cell, -0.9, -0.12), 1.6, 0.2) + 0.05 * scene.nuclei()
+
+
+def endoplasmic_reticulum(scene: Scene, rng: np.random.Generator) -> Image:
+    """The mesh of the yellow stain, on which it lies, with a texture of its own."""
+    return scene.stains.yellow * (1 + reticulate(scene.field, rng) * inside(scene.field, 0, 1))
+
+
+def golgi(scene: Scene, rng: np.random.Generator) -> Image:
+    """A ribbon of short stacked threads on one side of the nucleus."""
+    cell = scene.cells(rng, 14, 26)
+    tangent = scene.field.pole[cell] + np.pi / 2 + rng.normal(0, 0.7, len(cell))
+    paths = wander(rng, scene.beside(rng, cell, 0.03, 0.3, 0.35), tangent, 9 * scene.spot, 1.0)
+    return COMPACT * scene.threads(cell, paths, width=1.1, gain=2)
+
+
+def peroxisomes(scene: Scene, rng: np.random.Generator) -> Image:
+    """Very many small even dots throughout the cytoplasm, densest around the nucleus."""
+    cell = scene.cells(rng, 110, 170)
+    return COMPACT * scene.dots(rng, cell, scene.scatter(rng, cell, 0.03, 0.9, 1.4), 0.75, 0.1)
+
+
+def endosomes(scene: Scene, rng: np.random.Generator) -> Image:
+    """Small dots of uneven size, scattered over the whole cell."""
+    cell = scene.cells(rng, 30, 60)
+    return COMPACT * scene.dots(rng, cell, scene.scatter(rng, cell, 0.02, 0.97, 0.8), 0.95, 0.35)
+
+
+def lysosomes(scene: Scene, rng: np.random.Generator) -> Image:
+    """Larger dots, crowded beside the nucleus and thinning out."""
+    near, far = scene.cells(rng, 8, 16), scene.cells(rng, 14, 28)
+    crowd = scene.dots(rng, near, scene.beside(rng, near, 0.04, 0.4, 0.5), 1.8, 0.25)
+    return COMPACT * np.maximum(crowd, scene.dots(rng, far, scene.scatter(rng, far, 0.05, 0.97, 1.2), 1.8, 0.25))
+
+
+def lipid_droplets(scene: Scene, rng: np.random.Generator) -> Image:
+    """Small rings, in clusters around the nucleus."""
+    cell = scene.cells(rng, 8, 22)
+    points = scene.scatter(rng, cell, 0.08, 0.7, 1.5)
+    points = points[scene.field.owns(cell, points)]
+    radii = scene.sizes(rng, len(points), 2.6, 0.3)
+    return COMPACT * discs(scene.field.size, points, radii, thickness=1.2 * scene.unit)
+
+
+def mitochondria(scene: Scene, rng: np.random.Generator) -> Image:
+    """Short worm-like threads, densest around the nucleus."""
+    cell = scene.cells(rng, 50, 90)
+    start = scene.scatter(rng, cell, 0.1, 0.8, 1.4)
+    outward = start - scene.field.centres[cell]
+    heading = np.arctan2(outward[:, 1], outward[:, 0]) + rng.choice([0, np.pi / 2], len(cell))
+    paths = wander(rng, start, heading + rng.normal(0, 0.6, len(cell)), 12 * scene.unit, 1.2)
+    return 1.3 * scene.threads(cell, paths, width=0.7, gain=1.2) * scene.cytoplasm()
+
+
+def aggresome(scene: Scene, rng: np.random.Generator) -> Image:
+    """One bright blob beside the nucleus of most cells."""
+    cell = np.flatnonzero((scene.field.phase == INTERPHASE) & (rng.random(len(scene.field.phase)) < 0.75))
+    blobs = scene.dots(rng, cell, scene.beside(rng, cell, 0.12, 0.3, 0.3), 4.8, 0.25)
+    return 0.75 * COMPACT * blobs * scene.texture(rng, 2.5, 0.3)
+
+
+def cytosol(scene: Scene, rng: np.random.Generator) -> Image:
+    """The cell without its nucleus, filled, thinner towards the edge."""
+    thickness = np.clip(1.15 - 0.75 * scene.field.depth, 0.2, 1.1)
+    filled: Image = (scene.cytoplasm() + 0.12 * scene.nuclei()) * thickness
+    return filled * scene.texture(rng, 2.5, 0.06) * scene.texture(rng, 20, 0.12)
+
+
+def cytoplasmic_bodies(scene: Scene, rng: np.random.Generator) -> Image:
+    """A few round dots of one size."""
+    cell = scene.cells(rng, 3, 9)
+    return COMPACT * scene.dots(rng, cell, scene.scatter(rng, cell, 0.08, 0.85), 2.0, 0.15)
+
+
+def rods_and_rings(scene: Scene, rng: np.random.Generator) -> Image:
+    """A few slightly curved rods and a ring or two a cell."""
+    rod, ring = scene.cells(rng, 2, 5), scene.cells(rng, 0, 2)
+    heading = rng.uniform(0, 2 * np.pi, len(rod))
+    paths = wander(rng, scene.scatter(rng, rod, 0.1, 0.7), heading, 12 * scene.spot, 0.3)
+    points = scene.scatter(rng, ring, 0.1, 0.6)
+    rings = discs(scene.field.size, points, scene.sizes(rng, len(ring), 3.0, 0.15), thickness=1.5 * scene.spot)
+    return COMPACT * np.maximum(scene.threads(rod, paths, width=0.8, gain=2), rings)
+
+
+def intermediate_filaments(scene: Scene, rng: np.random.Generator) -> Image:
+    """A tangled cage of curly threads around the nucleus."""
+    cell = scene.cells(rng, 55, 90)
+    turn = rng.uniform(0, 2 * np.pi, len(cell))
+    start = rng.uniform(0.5, 0.75, (len(cell), 1)) * np.column_stack([np.cos(turn), np.sin(turn)])
+    heading = turn + rng.choice([-1, 1], len(cell)) * rng.normal(1.3, 0.5, len(cell))
+    paths = through_cell(scene.field, cell, wander(rng, start, heading, 1.0, 1.3))
+    lines = scene.threads(cell, paths, width=0.6, gain=0.7) * (1 - 0.6 * scene.nuclei())
+    return 1.3 * lines + 0.06 * scene.cytoplasm()
+
+
+def actin_filaments(scene: Scene, rng: np.random.Generator) -> Image:
+    """Long straight parallel stress fibres along the cell, and a line at its edge."""
+    field = scene.field
+    cell = scene.cells(rng, 22, 40)
+    long_axis = field.outline.argmax(axis=1) * (2 * np.pi / field.outline.shape[1])
+    turn = (long_axis + rng.normal(0, 0.25, len(long_axis)))[cell] + rng.normal(0, 0.06, len(cell))
+    reach = field.outline[cell].max(axis=1, keepdims=True)
+    along = np.column_stack([np.cos(turn), np.sin(turn)])
+    across = np.column_stack([-np.sin(turn), np.cos(turn)])
+    aside, ahead = rng.uniform(-0.8, 0.8, (len(cell), 1)), rng.uniform(-0.4, 0.4, (len(cell), 1))
+    middle = field.centres[cell] + reach * (aside * across + ahead * along)
+    half = reach * rng.uniform(0.3, 0.9, (len(cell), 1)) * along
+    lines = scene.threads(cell, np.stack([middle - half, middle + half], axis=1), width=0.7, gain=0.9)
+    cortex = 0.3 * inside(field, 0.95, 1) + 0.12 * scene.cytoplasm()
+    return 1.8 * lines * (1 - 0.4 * scene.nuclei()) + cortex
+
+
+def focal_adhesions(scene: Scene, rng: np.random.Generator) -> Image:
+    """Short radial dashes, most of them at the outline."""
+    cell = scene.cells(rng, 22, 45)
+    angle = rng.uniform(0, 2 * np.pi, len(cell))
+    edge = rng.random(len(cell)) < 0.85
+    depth = np.where(edge, rng.uniform(0.92, 1.02, len(cell)), rng.uniform(0.4, 0.9, len(cell)))
+    paths = wander(rng, scene.field.place(cell, angle, depth), angle + np.pi, 10 * scene.spot, 0.1)
+    return COMPACT * scene.threads(cell, paths, width=0.9, gain=2)
+
+
+def microtubules(scene: Scene, rng: np.random.Generator) -> Image:
+    """The filaments of the red stain."""
+    return 1.4 * scene.stains.red * scene.texture(rng, 2, 0.2)
+
+
+def microtubule_ends(scene: Scene, rng: np.random.Generator) -> Image:
+    """Short dashes where filaments end, all over the cell."""
+    filaments = scene.stains.filaments
+    some = np.flatnonzero(rng.random(len(filaments)) < 0.5)
+    last = rng.integers(4, filaments.shape[1], len(some))
+    dashes = filaments[some[:, None], last[:, None] + np.arange(-1, 1)]
+    lines = scene.threads(scene.stains.filament_cell[some], dashes, width=0.7, gain=1.4)
+    return COMPACT * lines * (1 - 0.8 * scene.nuclei())
+
+
+def cytokinetic_bridge(scene: Scene, rng: np.random.Generator) -> Image:
+    """The bundle that still joins two daughter cells."""
+    return COMPACT * saturate(blur(bridges(scene.field, rng), scene.spot), 0.8)
+
+
+def mitotic_spindle(scene: Scene, rng: np.random.Generator) -> Image:
+    """The fibres between the poles of a dividing cell and its chromosomes."""
+    fibres = saturate(blur(spindle(scene.field, rng), 0.8 * scene.spot), 0.5)
+    return COMPACT * fibres + 0.15 * metaphase_glow(scene.field)
+
+
+def organizing_center(scene: Scene, rng: np.random.Generator) -> Image:
+    """A focus of short filaments that radiate from the organising centre."""
+    cell = scene.cells(rng, 22, 34)
+    heading = rng.uniform(0, 2 * np.pi, len(cell))
+    paths = wander(rng, scene.organising_centre(cell), heading, 12 * scene.spot, 0.5)
+    return COMPACT * scene.threads(cell, paths, width=0.9, gain=0.7)
+
+
+def centrosome(scene: Scene, rng: np.random.Generator) -> Image:
+    """One dot or two close together, at the organising centre."""
+    cells = np.flatnonzero(scene.field.phase == INTERPHASE)
+    cell = np.repeat(cells, rng.integers(1, 3, len(cells)))
+    points = scene.organising_centre(cell) + rng.normal(0, 2.0 * scene.unit, (len(cell), 2))
+    return 1.7 * COMPACT * scene.dots(rng, cell, points, 1.5, 0.1)
+
+
+def plasma_membrane(scene: Scene, rng: np.random.Generator) -> Image:
+    """A bright outline, with fine hairs outside it in some antibodies."""
+    field = scene.field
+    smallest, largest = spread(field.owner, 1.2 * scene.spot)
+    rim = blur((smallest < largest).astype(np.float32), 0.6 * scene.unit)
+    cell = scene.cells(rng, 60, 120)
+    angle = rng.uniform(0, 2 * np.pi, len(cell))
+    hairs = wander(rng, field.place(cell, angle, np.full(len(cell), 0.95)), angle, 18 * scene.unit, 0.4)
+    _, points, length = trace(hairs)
+    lines = saturate(blur(splat(field.size, points, scene.unit * length), 0.6 * scene.unit), 1.3)
+    hairy = float(scene.staining.style < 0.5)
+    faint = 0.15 * scene.cytoplasm() + 0.04 * scene.nuclei()
+    return 1.4 * rim * scene.texture(rng, 18, 0.35) + hairy * lines + faint
+
+
+def cell_junctions(scene: Scene, rng: np.random.Generator) -> Image:
+    """Interrupted lines where two cells touch."""
+    field = scene.field
+    background = field.owner == len(field.centres)
+    number = np.where(background, 0, field.owner + 1).astype(np.uint8)
+    _, largest = spread(number, 1.9 * scene.spot)
+    smallest, _ = spread(np.where(background, 255, number).astype(np.uint8), 1.9 * scene.spot)
+    touching = blur(((smallest < largest) & (smallest < 255)).astype(np.float32), 0.5 * scene.unit)
+    return COMPACT * 0.7 * touching * scene.texture(rng, 12, 0.8)
+
+
+LOCATIONS: tuple[Layer, ...] = (
+    nucleoplasm,
+    nuclear_membrane,
+    nucleoli,
+    fibrillar_center,
+    speckles,
+    nuclear_bodies,
+    endoplasmic_reticulum,
+    golgi,
+    peroxisomes,
+    endosomes,
+    lysosomes,
+    intermediate_filaments,
+    actin_filaments,
+    focal_adhesions,
+    microtubules,
+    microtubule_ends,
+    cytokinetic_bridge,
+    mitotic_spindle,
+    organizing_center,
+    centrosome,
+    lipid_droplets,
+    plasma_membrane,
+    cell_junctions,
+    mitochondria,
+    aggresome,
+    cytosol,
+    cytoplasmic_bodies,
+    rods_and_rings,
+)

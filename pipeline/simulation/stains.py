@@ -1,0 +1,186 @@
+"""The three reference stains of a field: nuclei (blue), microtubules (red), endoplasmic reticulum (yellow)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.simulation.cells import INTERPHASE, METAPHASE, OUTSIDE, Field, Ints
+from pipeline.simulation.raster import Floats, Image, Points, blur, discs, noise, saturate, splat, texture, trace
+
+FILAMENTS = 260
+"""Microtubules of a cell of usual size."""
+JOINTS = 15
+"""Points that describe a thread."""
+SQUASH = 6
+"""How late a filament turns along the outline: higher is later."""
+
+
+@dataclass(frozen=True)
+class Stains:
+    """The reference stains, each (S, S) with a peak near 1, and the structures they show."""
+
+    blue: Image
+    red: Image
+    yellow: Image
+    nucleoli: Image
+    """(S, S) 1 inside nucleoli."""
+    filaments: Points
+    """(k, T, 2) pixels: the microtubules of cells not in metaphase, from their start to their end."""
+    filament_cell: Ints
+    """(k,) the cell of each filament."""
+
+
+def stain(field: Field, rng: np.random.Generator) -> Stains:
+    """Draw the stains of a field."""
+    nucleoli = _nucleoli(field, rng)
+    filaments, cell = _microtubules(field, rng)
+    return Stains(
+        blue=_dna(field, nucleoli, rng),
+        red=_red(field, filaments, cell, rng),
+        yellow=_reticulum(field, rng),
+        nucleoli=nucleoli,
+        filaments=filaments,
+        filament_cell=cell,
+    )
+
+
+def inside(field: Field, low: float, high: float, *, phase: int | None = None) -> Image:
+    """Mark the pixels between two depths, optionally in cells of one phase only: (S, S), 0 or 1."""
+    mask = (field.depth >= low) & (field.depth < high)
+    if phase is not None:
+        mask &= field.of_cells(field.phase == phase) > 0
+    return mask.astype(np.float32)
+
+
+def wander(rng: np.random.Generator, start: Points, heading: Floats, length: float, bend: float) -> Points:
+    """Walk a ``length`` from (k, 2) starts with a slowly turning heading: (k, JOINTS, 2).
+
+    ``bend`` is the deviation, in radians, of the turn over the whole walk.
+    """
+    along = np.linspace(0, 1, JOINTS)
+    waves = np.stack([along, np.sin(2 * np.pi * along) / 2, np.sin(4 * np.pi * along) / 3])
+    angle = heading[:, None] + (rng.normal(0, bend, (len(start), len(waves))) @ waves)
+    path = np.cumsum(np.stack([np.cos(angle), np.sin(angle)], axis=-1), axis=1) * (length / JOINTS)
+    return np.asarray(start[:, None, :] + path)
+
+
+def through_cell(field: Field, cell: Ints, paths: Points) -> Points:
+    """Map paths (k, T, 2) in the unit disk into cells (k,): those that reach the rim turn along the outline.
+
+    The nucleus takes the disk's inner half.
+    """
+    k, steps, _ = paths.shape
+    flat = paths.reshape(-1, 2)
+    radius = np.hypot(flat[:, 0], flat[:, 1])
+    depth = 2 * radius / (1 + radius**SQUASH) ** (1 / SQUASH) - 1
+    return field.place(np.repeat(cell, steps), np.arctan2(flat[:, 1], flat[:, 0]), depth).reshape(k, steps, 2)
+
+
+def draw_paths(field: Field, cell: Ints, paths: Points) -> Image:
+    """Draw paths (k, T, 2) as far as they lie in their own cells (k,): how many cross each pixel.
+
+    A line is as thin as a pixel at 512 and fills less of a larger one, hence the scale.
+    """
+    path, points, length = trace(paths)
+    own = field.owns(cell[path], points)
+    return splat(field.size, points[own], field.scale * length[own])
+
+
+def spindle(field: Field, rng: np.random.Generator) -> Image:
+    """Draw the spindles of dividing cells: filaments from two poles to the chromosomes between them."""
+    cells = np.flatnonzero(field.phase == METAPHASE)
+    per_pole = 32
+    cell = np.repeat(cells, 2 * per_pole)
+    side = np.tile(np.repeat([-1.0, 1.0], per_pole), len(cells))
+    along = np.linspace(0.06, 1.0, JOINTS)
+    reach = field.nucleus[cell].max(axis=1)
+    width = rng.uniform(-0.75, 0.75, len(cell)) * reach
+    # Measured from the pole: fibres fan out to the plate and bow outward on the way.
+    forward = side[:, None] * reach[:, None] * (1.05 - along)
+    across = width[:, None] * np.sin(along * np.pi / 2)
+    axis = field.pole[cell][:, None]
+    x = forward * np.cos(axis) - across * np.sin(axis)
+    y = forward * np.sin(axis) + across * np.cos(axis)
+    return draw_paths(field, cell, field.centres[cell][:, None, :] + np.stack([x, y], axis=-1))
+
+
+def bridges(field: Field, rng: np.random.Generator) -> Image:
+    """Draw the bundles of microtubules that join daughter cells."""
+    image = np.zeros((field.size, field.size), dtype=np.float32)
+    for first, second in field.bridges:
+        start, end = field.centres[first], field.centres[second]
+        along = np.linspace(0.3, 0.7, JOINTS)
+        span = end - start
+        normal = np.array([-span[1], span[0]]) / np.hypot(*span)
+        # The bundle is waisted: narrow in the middle, splayed where it enters the cells.
+        splay = (1.2 + 60 * np.abs(along - 0.5) ** 1.6) * field.scale
+        bow = rng.normal(0, 3) * field.scale * np.cos(np.pi * (along - 0.5) / 0.4)
+        offset = rng.uniform(-1, 1, (14, 1)) * splay + bow
+        paths = start + along[:, None] * span + offset[..., None] * normal
+        _, points, length = trace(paths)
+        image += splat(field.size, points, field.scale * length)
+    return image
+
+
+def _nucleoli(field: Field, rng: np.random.Generator) -> Image:
+    cells = np.flatnonzero(field.phase == INTERPHASE)
+    cell = np.repeat(cells, rng.integers(1, 6, len(cells)))
+    points = field.place(cell, rng.uniform(0, 2 * np.pi, len(cell)), -rng.uniform(0.3, 0.95, len(cell)))
+    radii = rng.uniform(0.11, 0.24, len(cell)) * field.nucleus[cell].mean(axis=1)
+    soft = blur(discs(field.size, points, radii), 1.8 * field.scale)
+    rough = soft + 0.16 * noise(rng, field.size, 5 * field.scale)
+    return ((rough > 0.45) & (field.depth < -0.08)).astype(np.float32)
+
+
+def _dna(field: Field, nucleoli: Image, rng: np.random.Generator) -> Image:
+    chromatin = 1 + 0.13 * noise(rng, field.size, 5 * field.scale) + 0.1 * noise(rng, field.size, 2 * field.scale)
+    condensed = np.where(field.phase == INTERPHASE, rng.lognormal(0, 0.18, len(field.phase)), 1.7)
+    chromatin *= 1 - 0.55 * blur(nucleoli, field.scale)
+    return inside(field, -1, 0) * chromatin * field.of_cells(0.62 * condensed)
+
+
+def _microtubules(field: Field, rng: np.random.Generator) -> tuple[Points, Ints]:
+    """Filaments that start at the organising centre beside the nucleus, or anywhere near it, and run outward."""
+    resting = np.flatnonzero(field.phase != METAPHASE)
+    reach = field.outline[resting].mean(axis=1) / field.scale
+    count = np.clip(FILAMENTS * reach / 80, 80, 500).astype(int)
+    cell = np.repeat(resting, count)
+    free = rng.random(len(cell)) < 0.6
+    turn = np.where(free, rng.uniform(0, 2 * np.pi, len(cell)), field.pole[cell])
+    distance = np.where(free, rng.uniform(0.3, 0.9, len(cell)), 0.55)
+    start = distance[:, None] * np.column_stack([np.cos(turn), np.sin(turn)])
+    start += rng.normal(0, 0.02, start.shape)
+    heading = np.where(free, turn + rng.normal(0, 1.0, len(cell)), rng.uniform(0, 2 * np.pi, len(cell)))
+    return through_cell(field, cell, wander(rng, start, heading, 0.8, 0.55)), cell
+
+
+def _red(field: Field, filaments: Points, cell: Ints, rng: np.random.Generator) -> Image:
+    lines = draw_paths(field, cell, filaments) * (1 - 0.7 * inside(field, -1, 0))
+    lines *= texture(rng, field.size, 3 * field.scale, 0.4)
+    dividing = spindle(field, rng) + bridges(field, rng)
+    bundled = saturate(0.34 * blur(lines, 0.45 * field.scale) + 0.33 * blur(dividing, 0.6 * field.scale), 1)
+    brightness = field.of_cells(rng.lognormal(0, 0.25, len(field.centres)), background=1)
+    diffuse = 0.05 * inside(field, 0, 1) * (1 - np.minimum(field.depth, 1)) + 0.15 * metaphase_glow(field)
+    red: Image = brightness * bundled + diffuse
+    return red
+
+
+def metaphase_glow(field: Field) -> Image:
+    """Fill the dividing cells, whose contents mix: (S, S), 1 inside and fading to the edge."""
+    glow: Image = inside(field, -1, 1, phase=METAPHASE) * np.clip(1.4 * (1 - field.depth), 0, 1)
+    return glow
+
+
+def _reticulum(field: Field, rng: np.random.Generator) -> Image:
+    """A mesh, densest around the nucleus, that thins out towards the periphery."""
+    mesh = reticulate(field, rng)
+    fade = inside(field, 0, 0.97) * np.asarray(np.exp(-1.7 * np.clip(field.depth, 0, OUTSIDE)))
+    inner = 0.12 * inside(field, -0.08, 0.06) + 0.13 * inside(field, -1, 0) * (0.6 + 0.5 * mesh)
+    yellow: Image = (fade * mesh + inner) * field.of_cells(rng.lognormal(0, 0.35, len(field.centres)))
+    return yellow
+
+
+def reticulate(field: Field, rng: np.random.Generator) -> Image:
+    """Draw a random mesh over the whole field: bright threads around dark holes, 0..1."""
+    fine = np.abs(noise(rng, field.size, 3.6 * field.scale)) + 0.5 * np.abs(noise(rng, field.size, 2.2 * field.scale))
+    return 0.8 * np.clip(1.05 - 0.55 * fine, 0.1, 1) * texture(rng, field.size, 18 * field.scale, 0.3)

@@ -1,0 +1,135 @@
+"""Which samples a source has: its train.csv, sample_submission.csv and groups.csv, checked."""
+
+import io
+import re
+
+import pandas as pd
+
+from pipeline.core.errors import InputError, Problem
+from pipeline.core.labels import CHANNELS, LABELS, format_target, parse_target
+from pipeline.sources.archive import Archive
+
+TRAIN, TEST, GROUPS = "train.csv", "sample_submission.csv", "groups.csv"
+
+_KNOWN = {TRAIN, TEST, GROUPS, "test_truth.csv", "README.md", "dvc.yaml", "dvc.lock", ".gitignore"}
+# Ids become parts of file names, so they hold nothing that means something there.
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_ATLAS_ID = r"^(\d+)_\d+_[A-Z]+\d+_\d+(?:_[A-Za-z0-9]+)?$"
+"""``antibody_plate_well_field``, at times with a suffix: 10580_1610_C1_1, 11651_1732_F3_13_cr580610dc203b9."""
+
+
+def list_samples(archive: Archive) -> tuple[pd.DataFrame, list[Problem]]:
+    """Read a source's tables.
+
+    Returns:
+        A frame of text with ``id``, ``split`` ("train" or "test"), ``target`` (label ids ascending; empty for
+        test samples) and ``group``: the training samples in the order of train.csv, then the test samples in
+        that of sample_submission.csv, if there is one. The group is the antibody by groups.csv or, without
+        that file, by an id of the form ``antibody_plate_well_field``; it is empty where neither tells.
+        With it all problems of the tables; ids that cannot be used are left out of the frame.
+
+    Raises:
+        InputError: there is no train.csv, or a table cannot be read as one.
+    """
+    train, problems = _checked_ids(_table(archive, TRAIN, ["Id", "Target"]), TRAIN)
+    test, test_problems = _checked_ids(
+        _table(archive, TEST, ["Id"]) if TEST in archive.members else pd.DataFrame({"Id": []}, dtype=str), TEST
+    )
+    targets, target_problems = _targets(train)
+    in_both = test["Id"].isin(train["Id"])
+    samples = pd.concat(
+        [
+            pd.DataFrame({"id": train["Id"], "split": "train", "target": targets}),
+            pd.DataFrame({"id": test.loc[~in_both, "Id"], "split": "test", "target": ""}),
+        ],
+        ignore_index=True,
+    )
+    samples["group"], group_problems = _groups(archive, samples)
+    both_problems = [
+        Problem(id_, f"ids in both {TRAIN} and {TEST}: take them out of one") for id_ in test.loc[in_both, "Id"]
+    ]
+    return samples, problems + target_problems + test_problems + both_problems + group_problems
+
+
+def unlisted(archive: Archive, samples: pd.DataFrame) -> list[str]:
+    """Name the files that belong to no sample: stray ones, or images that no table lists."""
+    listed = {f"{id_}_{channel}" for id_ in samples["id"] for channel in CHANNELS}
+    return [
+        member.where
+        for name, member in archive.members.items()
+        if name not in _KNOWN and name.rpartition(".")[0] not in listed
+    ]
+
+
+def _table(archive: Archive, name: str, columns: list[str]) -> pd.DataFrame:
+    """Read the named columns of a table as text."""
+    if name not in archive.members:
+        raise InputError(
+            f"{archive.folder}: there is no {name} among {len(archive.members)} files: "
+            "place Kaggle's competition.zip, or all of what is in it, in this folder"
+        )
+    if name in archive.repeated:
+        raise InputError(f"{archive.folder}: {' and '.join(archive.repeated[name])} are there: leave only one")
+    member = archive.members[name]
+    where = member.where
+    try:
+        table = pd.read_csv(io.BytesIO(member.read()), dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna(
+            ""
+        )
+    except ValueError as error:
+        raise InputError(f"{archive.folder / where} is not a table: {error}") from None
+    if not isinstance(table.index, pd.RangeIndex):
+        # pandas takes the first cells of too long rows for names of the rows, which would shift the columns.
+        raise InputError(f"{archive.folder / where} has rows with more cells than its head: correct them")
+    if not set(columns) <= set(table.columns):
+        raise InputError(
+            f"{archive.folder / where} has the columns {', '.join(table.columns)}; it needs {' and '.join(columns)}"
+        )
+    if table.empty:
+        raise InputError(f"{archive.folder / where} has no rows: download it again")
+    return table[columns]
+
+
+def _checked_ids(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[Problem]]:
+    """Leave out rows whose id cannot be one or was there before."""
+    valid = table["Id"].map(lambda id_: _ID.fullmatch(id_) is not None).astype(bool)
+    repeated = table["Id"].duplicated() & valid
+    problems = [
+        Problem(repr(id_), f"ids in {name} with signs other than letters, digits and _ . -: correct them")
+        for id_ in table.loc[~valid, "Id"]
+    ]
+    problems += [
+        Problem(id_, f"ids more than once in {name}: leave one row of each")
+        for id_ in table.loc[repeated, "Id"].drop_duplicates()
+    ]
+    return table[valid & ~repeated], problems
+
+
+def _targets(train: pd.DataFrame) -> tuple[pd.Series, list[Problem]]:
+    """Each target in its canonical form, empty where it is none."""
+    what = f"targets that are not label ids 0..{len(LABELS) - 1}, each once, separated by blanks: correct {TRAIN}"
+    targets, problems = [], []
+    for id_, text in zip(train["Id"], train["Target"], strict=True):
+        try:
+            targets.append(format_target(parse_target(text)))
+        except InputError:
+            targets.append("")
+            problems.append(Problem(f"{id_} ({text!r})", what))
+    return pd.Series(targets, index=train.index, dtype=str), problems
+
+
+def _groups(archive: Archive, samples: pd.DataFrame) -> tuple[pd.Series, list[Problem]]:
+    """The antibody of each sample, empty where it is not known."""
+    if GROUPS not in archive.members:
+        return samples["id"].str.extract(_ATLAS_ID, expand=False).fillna(""), []
+    table = _table(archive, GROUPS, ["id", "antibody"])
+    repeated = table["id"].duplicated()
+    groups = samples["id"].map(table[~repeated].set_index("id")["antibody"]).fillna("")
+    # Folds are made of training samples, so only those need a group.
+    lacking = samples.loc[(samples["split"] == "train") & (groups == ""), "id"]
+    problems = [Problem(id_, f"ids more than once in {GROUPS}: leave one row of each") for id_ in table["id"][repeated]]
+    problems += [
+        Problem(id_, f"training ids without an antibody in {GROUPS}: add them, each its own antibody if not known")
+        for id_ in lacking
+    ]
+    return groups, problems

@@ -1,0 +1,16 @@
+"""The rehearsal runs at toy size, ends in a submission of every test sample, and leaves nothing to do."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks import rehearsal
+from pipeline.core import paths
+
+
+def test_rehearsal(tmp_path: Path) -> None:
+    figures = rehearsal.rehearse(tmp_path, train=120, test=20)
+    assert figures.index.tolist() == list(rehearsal.STAGES)
+    assert (figures > 0).all(axis=None)
+    assert len(pd.read_csv(tmp_path / paths.SUBMISSION)) == 20
+    assert rehearsal.time_nothing_to_do(tmp_path) > 0  # it raises where a stage would run

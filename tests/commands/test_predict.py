@@ -1,0 +1,288 @@
+"""New images: the probabilities and decisions that the run itself would give them, whole or not at all."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import torch
+from matplotlib.image import imread
+from ruamel.yaml import YAML
+from scipy.special import expit, logit
+
+from pipeline.commands import predict
+from pipeline.core import params, paths
+from pipeline.core.errors import InputError
+from pipeline.core.labels import CHANNELS, LABELS
+from pipeline.core.paths import replacing
+from pipeline.inference.attention_maps import MAP_SIZE, label_maps
+from pipeline.models import checkpoint
+from pipeline.models.classical import FeatureForest
+from pipeline.models.network import Network
+from pipeline.reporting.pictures import overlay
+from pipeline.sources.images import shrink
+from tests.fixtures.archives import field, png, write_files, write_zip
+from tests.fixtures.models import TINY
+
+COMMITTED = Path("params.yaml").resolve()
+ROOT = COMMITTED.parent
+SIDE = 64
+SIZES = {"large": 64, "small": 32}
+IDS = ["a", "b_1", "c"]
+Predict = Callable[..., pd.DataFrame]
+
+
+def files(ids: list[str]) -> dict[str, bytes]:
+    """Loose images as the competition names them."""
+    return {
+        f"{id_}_{channel}.png": png(field(id_, SIDE)[..., position])
+        for id_ in ids
+        for position, channel in enumerate(CHANNELS)
+    }
+
+
+def bold(seed: int, model: params.Model) -> Network:
+    """A network whose probabilities are far apart, unlike those of one that was only initialised."""
+    torch.manual_seed(seed)
+    network = Network(model)
+    head = network.backbone.get_classifier()
+    assert isinstance(head, torch.nn.Linear)
+    torch.nn.init.normal_(head.weight)
+    return network.eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two models of two folds each, and three new samples."""
+    monkeypatch.chdir(tmp_path)
+    settings = YAML(typ="safe").load(COMMITTED)
+    settings["pack"]["size"] = SIDE
+    settings["models"] = {"tiny": TINY.model_dump(mode="json")}
+    settings["machine"] = {"workers": 0, "predict_batch": 2, "devices": "auto", "save_minutes": 5, "tensorboard": False}
+    YAML(typ="safe").dump(settings, Path("params.yaml"))
+    for seed, (name, size) in enumerate(SIZES.items()):
+        model = TINY.model_copy(update={"size": size})
+        for fold in (0, 1):
+            checkpoint.save(paths.model(name, fold), bold(10 * seed + fold, model), model)
+    write_files(tmp_path / "new", {**files(IDS), "notes.txt": b"", "._a_green.png": b"of a Mac"})
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Predict:
+    """Predict as the command line would, and read what was written."""
+
+    def run(*arguments: str) -> pd.DataFrame:
+        monkeypatch.setattr(sys, "argv", ["predict", *arguments])
+        predict.main()
+        return pd.read_csv(folder / "predictions.csv", dtype={"id": str})
+
+    return run
+
+
+def expected(id_: str, views: int = 8) -> Mapping[str, npt.NDArray[np.float64]]:
+    """Each model's probabilities, the views made by numpy and the smaller size by its own mean of 2 x 2 pixels."""
+    image = field(id_, SIDE)
+    halves = (image.reshape(32, 2, 32, 2, 4).sum(axis=(1, 3), dtype=np.int64) + 2) // 4
+    found = {}
+    for name, shown in {"large": image, "small": halves.astype(np.uint8)}.items():
+        turned = [np.rot90(side, turns) for side in (shown, shown[:, ::-1]) for turns in range(4)][:views]
+        batch = torch.from_numpy(np.stack(turned).transpose(0, 3, 1, 2).copy())
+        networks = [checkpoint.load(paths.model(name, fold))[0] for fold in (0, 1)]
+        with torch.no_grad():
+            found[name] = np.mean([network(batch).sigmoid().numpy().mean(axis=0) for network in networks], axis=0)
+    return found
+
+
+def test_probabilities_are_the_mean_over_models_folds_and_views(run: Predict) -> None:
+    table = run("new", "--threshold", "0.6")
+    assert table.columns.tolist() == ["id", *LABELS, "labels"]
+    assert table["id"].tolist() == IDS
+    for row, id_ in enumerate(IDS):
+        mean = np.mean(list(expected(id_).values()), axis=0)
+        np.testing.assert_allclose(table.loc[row, list(LABELS)].to_numpy(float), mean, atol=2e-6)
+        chosen = [LABELS[label] for label in np.flatnonzero(mean >= 0.6)] or [LABELS[mean.argmax()]]
+        assert table["labels"][row].split("; ") == chosen
+    assert table[list(LABELS)].nunique().min() == len(IDS)
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_run_beside_the_models_decides(run: Predict) -> None:
+    thresholds = np.linspace(0.2, 0.8, len(LABELS))
+    rule = {
+        "blend": "weights",
+        "weights": {"small": 0.25, "large": 0.75},
+        "slope": 2.0,
+        "offsets": [-1.0] * len(LABELS),
+    }
+    content = {**rule, "thresholds": thresholds.tolist(), "by_fold": {"0": {}, "1": {}}}
+    paths.BLEND.mkdir()
+    (paths.BLEND / "decisions.json").write_text(json.dumps(content))
+    table = run("new")
+    for row, id_ in enumerate(IDS):
+        found = expected(id_)
+        believed = expit(2 * (0.75 * logit(found["large"]) + 0.25 * logit(found["small"])) - 1)
+        np.testing.assert_allclose(table.loc[row, list(LABELS)].to_numpy(float), believed, atol=5e-6)
+        assert table["labels"][row].split("; ") == [LABELS[label] for label in np.flatnonzero(believed >= thresholds)]
+
+
+def test_the_run_says_which_models_decide(run: Predict, capsys: pytest.CaptureFixture[str]) -> None:
+    rule = {"blend": "logits", "weights": {"small": 1.0}, "slope": 1.0, "offsets": [0.0] * len(LABELS)}
+    paths.BLEND.mkdir()
+    content = {**rule, "thresholds": [0.5] * len(LABELS), "by_fold": {"0": {}, "1": {}}}
+    (paths.BLEND / "decisions.json").write_text(json.dumps(content))
+    table = run("new")
+    assert "does not decide on them: large fold 0, large fold 1" in capsys.readouterr().err
+    np.testing.assert_allclose(table.loc[0, list(LABELS)].to_numpy(float), expected("a")["small"], atol=5e-6)
+    paths.model("small", 1).unlink()
+    with pytest.raises(InputError, match="models lacks small fold 1, on which the run"):
+        run("new")
+
+
+@pytest.mark.usefixtures("folder")
+def test_where_the_images_stand_makes_no_difference(run: Predict) -> None:
+    run("new")
+    first = Path("predictions.csv").read_bytes()
+    write_zip(Path("zipped/images.zip"), {f"train/{name}": data for name, data in files(IDS).items()})
+    for place in ("zipped", "zipped/images.zip"):
+        run(place)
+        assert Path("predictions.csv").read_bytes() == first
+    singles = [str(path) for path in sorted(Path("new").glob("[abc]*.png"))]
+    run(*singles, "new")
+    assert Path("predictions.csv").read_bytes() == first
+
+
+@pytest.mark.usefixtures("folder")
+def test_one_sample_and_one_model_without_a_run_are_enough(run: Predict, capsys: pytest.CaptureFixture[str]) -> None:
+    table = run(*(f"new/a_{channel}.png" for channel in CHANNELS), "--models", "models/small")
+    assert "no run beside models/small" in capsys.readouterr().err
+    found = expected("a")["small"]
+    np.testing.assert_allclose(table.loc[0, list(LABELS)].to_numpy(float), found, atol=2e-6)
+    assert set(table["labels"][0].split("; ")) == {
+        LABELS[label] for label in np.flatnonzero(found >= predict.THRESHOLD)
+    }
+
+
+@pytest.mark.usefixtures("folder")
+def test_each_decided_label_has_its_overlay(run: Predict) -> None:
+    table = run("new", "--threshold", "0.6", "--maps", "maps")
+    names = {
+        f"{id_}_{label.replace(' ', '-')}.png"
+        for id_, labels in zip(table["id"], table["labels"], strict=True)
+        for label in labels.split("; ")
+    }
+    assert {path.name for path in Path("maps").iterdir()} == names
+    assert len({path.read_bytes() for path in Path("maps").iterdir()}) > len(IDS)
+    with pytest.raises(InputError, match="maps is there already"):
+        run("new", "--maps", "maps")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_place_inside_a_file_and_two_networks_of_one_fold_are_refused(run: Predict) -> None:
+    Path("file").write_text("mine")
+    with pytest.raises(InputError, match="file is a file, not a folder"):
+        run("new", "--out", "file/predictions.csv")
+    with pytest.raises(InputError, match="file is a file, not a folder"):
+        run("new", "--maps", "file/maps")
+    assert Path("file").read_text() == "mine"
+    shutil.copytree("models", "models/older")
+    with pytest.raises(InputError, match=r"are both .*, fold 0: name a folder of one"):
+        run("new")
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_overlay_shows_the_mean_of_all_models(run: Predict) -> None:
+    recipe = TINY.model_copy(update={"size": SIDE, "head": "forest", "backbone": "measured"})
+    for fold in (0, 1):
+        forest = FeatureForest(fold)
+        seen = torch.from_numpy(np.stack([field(str(number), SIDE) for number in range(12)])).permute(0, 3, 1, 2)
+        forest.forest.solve(forest.describe(seen), (torch.rand(12, len(LABELS)) < 0.5).float())
+        checkpoint.save(paths.model("forest", fold), forest, recipe)
+    table = run(*(f"new/a_{channel}.png" for channel in CHANNELS), "--threshold", "1", "--maps", "maps")
+    total = np.zeros((MAP_SIZE, MAP_SIZE))
+    label = torch.tensor([LABELS.index(table["labels"][0])])
+    for name, size in SIZES.items() | {("forest", SIDE)}:
+        seen = torch.from_numpy(shrink(field("a", SIDE), size)).permute(2, 0, 1)[None]
+        for fold in (0, 1):
+            model, _ = checkpoint.load(paths.model(name, fold))
+            kind = "occlusion" if name == "forest" else "grad_cam"
+            total += label_maps(model, seen, label, MAP_SIZE)[kind][0].numpy()
+    assert total.max() > 0
+    expected = overlay(field("a", SIDE), (255 * total / total.max()).round().astype(np.uint8))
+    (path,) = Path("maps").iterdir()
+    np.testing.assert_allclose(imread(path) * 255, expected, atol=2)
+
+
+@pytest.mark.usefixtures("folder")
+def test_all_problems_are_told_at_once_and_nothing_is_written(run: Predict) -> None:
+    write_files(Path("new"), {"b_1_red.png": files(["b_1"])["b_1_red.png"][:-30]})
+    write_files(Path("new"), {"c_blue.png": png(field("c", 32)[..., 0]), "d_green.png": files(["d"])["d_green.png"]})
+    before = sorted(Path().iterdir())
+    with pytest.raises(InputError) as caught:
+        run("new", "--maps", "maps")
+    for part in (
+        "5 problems",
+        "b_1_red.png",
+        "ends early",
+        "different sizes",
+        "blue 32",
+        "d_blue.png",
+        "files are missing",
+    ):
+        assert part in str(caught.value)
+    assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent"], "absent is missing"),
+        (["models"], "models: no images here"),
+        (["new", "--models", "absent"], "absent: no models here"),
+        (["new", "--models", "new"], "new: no models here"),
+        (["new", "--out", "new"], "--out .*new is a folder"),
+        (["new", "--maps", "m", "--out", "m/p.csv"], "lies in --maps"),
+        (["new", "--threshold", "3"], "--threshold 3.0: a probability"),
+    ],
+)
+def test_bad_input_is_named(run: Predict, arguments: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run(*arguments)
+
+
+@pytest.mark.usefixtures("folder")
+def test_models_that_do_not_fit_are_refused(run: Predict) -> None:
+    large = TINY.model_copy(update={"size": 96})
+    checkpoint.save(Path("other/large/fold-0.safetensors"), bold(0, large), large)
+    with pytest.raises(InputError, match="sees 96 pixels: raise pack"):
+        run("new", "--models", "other")
+    with replacing(Path("other/large/fold-0.safetensors")) as path:
+        path.write_bytes(paths.model("small", 0).read_bytes().replace(b"Nucleoli", b"Nucleoly"))
+    with pytest.raises(InputError, match="its labels are not this version's"):
+        run("new", "--models", "other")
+    for old, new, fault in (
+        (b"dropout", b"dropaut", r"parameters .* \(dropout"),
+        (b"bn1.bias", b"bn1.bies", "weights do not fit"),
+    ):
+        with replacing(Path("other/large/fold-0.safetensors")) as path:
+            path.write_bytes(paths.model("small", 0).read_bytes().replace(old, new))
+        with pytest.raises(InputError, match=fault):
+            run("new", "--models", "other")
+
+
+def test_the_command_ends_with_a_message_and_code_1(folder: Path) -> None:
+    command = [sys.executable, "-m", "pipeline.commands.predict", "absent"]
+    result = subprocess.run(
+        command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "absent is missing" in last

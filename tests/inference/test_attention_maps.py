@@ -1,0 +1,85 @@
+"""Maps: Grad-CAM against its definition, gates and queries as the network used them, all at the asked size."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pipeline.core import params
+from pipeline.inference.attention_maps import label_maps
+from pipeline.models.attention import SpatialGate
+from pipeline.models.network import Network
+from tests.fixtures.models import TINY
+
+SIZE = 96
+
+
+def network(**changes: object) -> Network:
+    torch.manual_seed(0)
+    return Network(params.Model.model_validate(TINY.model_dump() | changes)).eval()
+
+
+def images(count: int = 2) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, 4, 64, 64), dtype=np.uint8))
+
+
+def test_grad_cam_is_the_rectified_sum_of_features_by_their_mean_gradients() -> None:
+    net, labels = network(), torch.tensor([3, 21])
+    features = net.feature_map(images()).requires_grad_()
+    logits = net.backbone.forward_head(features)
+    (gradient,) = torch.autograd.grad(logits[torch.arange(2), labels].sum(), features)
+    cam = (features * gradient.mean(dim=(2, 3), keepdim=True)).sum(dim=1, keepdim=True).relu()
+    expected = F.interpolate(cam, (SIZE, SIZE), mode="bilinear")[:, 0]
+    assert (expected.amax(dim=(1, 2)) > 0).any()
+    expected = expected / expected.amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)
+    torch.testing.assert_close(label_maps(net, images(), labels, SIZE)["grad_cam"], expected.detach())
+
+
+@pytest.mark.parametrize(
+    ("attention", "head"), [("none", "pooled"), ("cbam", "pooled"), ("cbam", "label_queries"), ("cbam", "kernel")]
+)
+def test_every_kind_is_given_in_range_at_the_size_asked_for(attention: str, head: str) -> None:
+    net = network(attention=attention, head=head, pretrained="x")
+    if net.kernel is not None:
+        net.kernel.solve(net.head_features(images(6)), torch.eye(6, 28))
+    maps = label_maps(net, images(), torch.tensor([0, 27]), SIZE)
+    expected = {"grad_cam"}
+    expected |= {f"gate_{stage}" for stage in (1, 2, 3, 4)} if attention == "cbam" else set()
+    expected |= {"query"} if head == "label_queries" else set()
+    assert set(maps) == expected
+    for found in maps.values():
+        assert found.shape == (2, SIZE, SIZE)
+        assert not found.requires_grad
+        assert found.min() >= 0
+        assert found.max() <= 1
+
+
+def test_gates_are_those_that_the_network_used() -> None:
+    net = network()
+    seen = []
+    last = [module for module in net.backbone.get_submodule("layer2").modules() if isinstance(module, SpatialGate)][-1]
+    hook = last.register_forward_hook(lambda _module, _inputs, output: seen.append(output.detach()))
+    with torch.no_grad():
+        net(images())
+    hook.remove()
+    expected = F.interpolate(seen[0] / 2, (SIZE, SIZE), mode="bilinear")[:, 0]  # gates from identity reach 2
+    torch.testing.assert_close(label_maps(net, images(), torch.tensor([0, 1]), SIZE)["gate_2"], expected)
+    assert not last._forward_hooks
+
+
+def test_query_maps_are_the_labels_own() -> None:
+    net = network(head="label_queries")
+    assert net.queries is not None
+    labels = torch.tensor([5, 9])
+    expected = net.queries.maps(net.feature_map(images()))[torch.arange(2), labels]
+    expected = F.interpolate(expected[:, None], (SIZE, SIZE), mode="bilinear")[:, 0].detach()
+    found = label_maps(net, images(), labels, SIZE)["query"]
+    torch.testing.assert_close(found, expected / expected.amax(dim=(1, 2), keepdim=True))
+
+
+def test_a_map_of_nothing_is_zero_everywhere() -> None:
+    net = network()
+    with torch.no_grad():
+        classifier = net.backbone.get_classifier()
+        classifier.weight.zero_()
+    assert label_maps(net, images(), torch.tensor([0, 1]), SIZE)["grad_cam"].max() == 0

@@ -1,0 +1,106 @@
+"""The network and its file: uint8 in, 28 logits out, and everything needed to use it inside the file."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.core import params
+from pipeline.core.errors import InputError
+from pipeline.models import checkpoint
+from pipeline.models.attention import CBAM
+from pipeline.models.network import Network, Normalise, with_shared_statistics
+from tests.fixtures.models import TINY
+
+
+def images(count: int = 2, size: int = 32) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 4, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", list(params.load().models))
+def test_every_block_of_the_default_models_is_attended(name: str) -> None:
+    network = Network(params.load().models[name]).eval()
+    blocks = [block for stage in ("layer1", "layer2", "layer3", "layer4") for block in getattr(network.backbone, stage)]
+    assert sum(isinstance(module, CBAM) for module in network.modules()) == len(blocks)
+    assert network(images()).shape == (2, 28)
+
+
+def test_attention_none_leaves_the_backbone_alone() -> None:
+    network = Network(TINY.model_copy(update={"attention": "none"}))
+    assert not any(isinstance(module, CBAM) for module in network.modules())
+
+
+def test_the_input_is_not_changed_in_place() -> None:
+    batch = images()
+    before = batch.clone()
+    Network(TINY).eval()(batch)
+    assert torch.equal(batch, before)
+
+
+def test_the_first_predictions_are_the_label_frequencies() -> None:
+    network = Network(TINY).eval()
+    prior = torch.linspace(0.01, 0.6, 28)
+    network.initialise(prior, torch.zeros(4), torch.ones(4))
+    head = network.backbone.get_classifier()
+    assert isinstance(head, nn.Linear)
+    torch.testing.assert_close(head.bias.sigmoid(), prior)
+
+
+def test_per_image_normalisation_cancels_exposure_and_offset_but_not_noise() -> None:
+    normalise = Normalise("image")
+    batch = images() // 4 + 20
+    torch.testing.assert_close(normalise(batch), normalise(batch * 2 - 10), rtol=1e-5, atol=1e-5)
+    out = normalise(batch)
+    torch.testing.assert_close(out.mean((2, 3)), torch.zeros(2, 4), rtol=0, atol=1e-5)
+    torch.testing.assert_close(out.std((2, 3), correction=0), torch.ones(2, 4))
+    faint = (images() > 127).to(torch.uint8)  # one grey level of noise in an empty channel
+    assert normalise(faint).abs().max() < 0.2
+
+
+def test_dataset_normalisation_uses_the_stored_statistics() -> None:
+    normalise = Normalise("dataset")
+    normalise.mean.copy_(torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    normalise.std.copy_(torch.tensor([0.5, 0.5, 0.25, 0.25]))
+    out = normalise(torch.full((1, 4, 2, 2), 255, dtype=torch.uint8))
+    torch.testing.assert_close(out[0, :, 0, 0], torch.tensor([1.8, 1.6, 2.8, 2.4]))
+
+
+@pytest.mark.parametrize("backbone", ["resnet999", "vit_tiny_patch16_224", "efficientnet_b0"])
+def test_a_backbone_that_is_no_resnet_is_refused(backbone: str) -> None:
+    with pytest.raises(InputError, match=f"backbone '{backbone}'.*resnet34"):
+        Network(TINY.model_copy(update={"backbone": backbone}))
+
+
+def test_a_file_gives_the_same_network_and_the_same_bytes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Network(TINY).eval()
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    checkpoint.save(first, network, TINY)
+    restored, recipe = checkpoint.load(first)
+    assert recipe == TINY
+    torch.testing.assert_close(restored(images()), network(images()), rtol=0, atol=0)
+    checkpoint.save(second, restored, recipe)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_damaged_or_missing_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "fold-0.safetensors"
+    with pytest.raises(InputError, match=r"fold-0\.safetensors is missing"):
+        checkpoint.load(path)
+    checkpoint.save(path, Network(TINY), TINY)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"fold-0\.safetensors is damaged"):
+        checkpoint.load(path)
+
+
+def test_shared_statistics_change_no_weight_and_no_activation() -> None:
+    torch.manual_seed(0)
+    network = Network(TINY).eval()
+    before, names, weight = network(images()), list(network.state_dict()), next(network.parameters())
+    shared = with_shared_statistics(network)
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in shared.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in shared.modules())
+    assert list(shared.state_dict()) == names
+    assert next(shared.parameters()) is weight
+    torch.testing.assert_close(shared(images()), before)

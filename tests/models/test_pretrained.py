@@ -1,0 +1,230 @@
+"""Weights to start from: what is taken, what stays fresh, and what is refused."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pipeline.core import params
+from pipeline.core.errors import InputError
+from pipeline.models import checkpoint
+from pipeline.models.network import Network
+from pipeline.models.pretrained import four_channels, start_from_weights
+from tests.fixtures.models import TINY
+
+RED, GREEN, BLUE = range(3)
+
+
+def changed(**update: Any) -> params.Model:
+    return TINY.model_copy(update=update)
+
+
+def rgb_network(seed: int = 1) -> nn.Module:
+    torch.manual_seed(seed)
+    network: nn.Module = timm.create_model(TINY.backbone, pretrained=False).eval()
+    return network
+
+
+def saved(network: nn.Module, path: Path) -> str:
+    save_file(network.state_dict(), path)
+    return str(path)
+
+
+def started(model: params.Model) -> Network:
+    torch.manual_seed(0)
+    network = Network(model)
+    start_from_weights(network, model)
+    return network.eval()
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> set[str]:
+    return {name for name in first.keys() & second.keys() if torch.equal(first[name], second[name])}
+
+
+def test_without_yellow_it_is_the_network_for_photographs(tmp_path: Path) -> None:
+    theirs = rgb_network()
+    path = saved(theirs, tmp_path / "rgb.safetensors")
+    ours = started(changed(pretrained=path, yellow="zero", attention="none"))
+    x = noise(2, 4, 64, 64)  # green, blue, red, yellow
+    expected = theirs.forward_features(x[:, [2, 0, 1]])  # type: ignore[operator]  # timm's method
+    torch.testing.assert_close(ours.backbone.forward_features(x), expected)
+
+
+@pytest.mark.parametrize(("yellow", "weights"), [("mean", (0.5, 0.5)), ("red", (1.0, 0.0)), ("zero", (0.0, 0.0))])
+def test_filters_go_by_colour_name_and_keep_their_shape(yellow: str, weights: tuple[float, float]) -> None:
+    rgb = noise(8, 3, 3, 3)
+    filters = four_channels(rgb, yellow)
+    scale = filters[:, 2] / rgb[:, RED]
+    torch.testing.assert_close(scale, scale[:, :1, :1].expand_as(scale))  # one number a filter
+    torch.testing.assert_close(filters[:, 0], scale * rgb[:, GREEN])
+    torch.testing.assert_close(filters[:, 1], scale * rgb[:, BLUE])
+    torch.testing.assert_close(filters[:, 3], scale * (weights[0] * rgb[:, RED] + weights[1] * rgb[:, GREEN]))
+
+
+@pytest.mark.parametrize("yellow", ["mean", "red", "zero"])
+def test_the_stem_s_activations_keep_their_variance(yellow: str) -> None:
+    rgb = noise(8, 3, 3, 3)
+    x = noise(16, 4, 64, 64)
+    before = nn.functional.conv2d(x[:, :3], rgb).var((0, 2, 3))
+    after = nn.functional.conv2d(x, four_channels(rgb, yellow)).var((0, 2, 3))
+    torch.testing.assert_close(after, before, rtol=0.03, atol=0)
+
+
+def test_a_dead_filter_stays_dead() -> None:
+    assert torch.equal(four_channels(torch.zeros(2, 3, 3, 3), "mean"), torch.zeros(2, 4, 3, 3))
+
+
+def test_what_photographs_do_not_bring_is_exactly_attention_and_head(tmp_path: Path) -> None:
+    path = saved(rgb_network(), tmp_path / "rgb.safetensors")
+    torch.manual_seed(0)
+    fresh = Network(TINY).state_dict()
+    kept = same(started(changed(pretrained=path)).state_dict(), fresh)
+    weights = {name for name, value in fresh.items() if value.unique().numel() > 1}  # norms start alike everywhere
+    assert kept & weights == {name for name in weights if ".se." in name or ".fc." in name}
+
+
+def test_torchvision_s_older_files_fit(tmp_path: Path) -> None:
+    theirs = torchvision.models.resnet18(weights=None).eval()
+    state = {name: value for name, value in theirs.state_dict().items() if "num_batches" not in name}
+    torch.save(state, tmp_path / "resnet18.pth")
+    model = changed(backbone="resnet18", pretrained=str(tmp_path / "resnet18.pth"), attention="none", yellow="zero")
+    ours = started(model)
+    x = noise(1, 4, 64, 64)
+    theirs.fc = nn.Identity()
+    pooled = ours.backbone.forward_features(x).mean((2, 3))
+    torch.testing.assert_close(pooled, theirs(x[:, [2, 0, 1]]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_file_of_this_project_brings_attention_and_head_but_not_its_images_statistics(tmp_path: Path) -> None:
+    path = tmp_path / "fold-0.safetensors"
+    torch.manual_seed(5)
+    trained = Network(TINY)
+    trained.initialise(torch.full((28,), 0.3), torch.full((4,), 0.2), torch.full((4,), 0.1))
+    checkpoint.save(path, trained, TINY)
+    state = trained.state_dict()
+    ours = started(changed(pretrained=str(path))).state_dict()
+    assert ours.keys() - same(ours, state) == {"normalise.mean", "normalise.std"}
+
+
+@pytest.mark.parametrize("update", [{"attention": "none"}, {"head": "label_queries"}])
+def test_attention_and_head_of_another_kind_stay_fresh(tmp_path: Path, update: dict[str, str]) -> None:
+    path = tmp_path / "fold-0.safetensors"
+    torch.manual_seed(5)
+    trained = Network(changed(**update))
+    checkpoint.save(path, trained, changed(**update))
+    torch.manual_seed(0)
+    fresh = Network(TINY).state_dict()
+    ours = started(changed(pretrained=str(path))).state_dict()
+    part = ".se." if "attention" in update else ".fc."
+    names = {name for name in fresh if part in name}
+    assert names
+    assert names <= same(ours, fresh)
+    other = {name for name in ours if name not in names and not name.startswith("normalise.")}
+    assert other <= same(ours, trained.state_dict())
+
+
+def test_false_leaves_the_network_as_it_is() -> None:
+    torch.manual_seed(0)
+    fresh = Network(TINY).state_dict()
+    assert same(started(TINY).state_dict(), fresh) == fresh.keys()
+
+
+def test_another_backbone_is_refused_by_the_weights_that_tell(tmp_path: Path) -> None:
+    deeper = timm.create_model("resnet18", pretrained=False)
+    path = saved(deeper, tmp_path / "resnet18.safetensors")
+    with pytest.raises(
+        InputError, match=r"resnet18\.safetensors does not fit.*it lacks: .*it has also: .* and \d+ more"
+    ):
+        started(changed(pretrained=path))
+
+
+def test_a_missing_weight_is_named(tmp_path: Path) -> None:
+    state = rgb_network().state_dict()
+    del state["layer2.0.bn1.weight"]
+    save_file(state, tmp_path / "rgb.safetensors")
+    with pytest.raises(InputError, match=r"it lacks: layer2\.0\.bn1\.weight$"):
+        started(changed(pretrained=str(tmp_path / "rgb.safetensors")))
+
+
+def test_widths_of_its_own_need_weights_of_those_widths(tmp_path: Path) -> None:
+    path = saved(rgb_network(), tmp_path / "rgb.safetensors")
+    with pytest.raises(
+        InputError, match=r"does not fit backbone and channels.*of another shape: .*\(.*\) for \(.*and \d+ more"
+    ):
+        started(changed(pretrained=path, channels=(8, 16, 24, 32)))
+
+
+def test_a_file_of_this_project_that_is_another_network_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "fold-0.safetensors"
+    checkpoint.save(path, Network(TINY), TINY)
+    with pytest.raises(InputError, match="trained with backbone: test_resnet, the model in params has resnet18"):
+        started(changed(pretrained=str(path), backbone="resnet18"))
+    with pytest.raises(InputError, match=re.escape("channels: None, the model in params has [8, 16, 24, 32]")):
+        started(changed(pretrained=str(path), channels=(8, 16, 24, 32)))
+    other = "paper" if TINY.init == "identity" else "identity"
+    with pytest.raises(InputError, match=f"init: {TINY.init}, the model in params has {other}"):
+        started(changed(pretrained=str(path), init=other))
+    save_file(Network(TINY).state_dict(), path, {checkpoint.DESCRIPTION: '{"labels": ["cat", "dog"]}'})
+    with pytest.raises(InputError, match="its labels are not this version's"):
+        started(changed(pretrained=str(path)))
+
+
+@pytest.mark.parametrize("name", ["absent.safetensors", "absent.pth"])
+def test_an_absent_file_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} is missing"):
+        started(changed(pretrained=str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", b"\x80\x04."])
+def test_a_file_that_is_none_of_weights_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"weights\.pth is no file of weights"):
+        started(changed(pretrained=str(path)))
+
+
+def test_more_than_weights_is_refused(tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "state_dict": rgb_network().state_dict()}, tmp_path / "run.pth")
+    with pytest.raises(InputError, match=r"run\.pth holds more than weights: save the network's state_dict alone"):
+        started(changed(pretrained=str(tmp_path / "run.pth")))
+
+
+def test_true_takes_timm_s_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = rgb_network()
+    create = timm.create_model
+
+    def hub(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
+        return theirs if pretrained else create(name, pretrained=False, **options)
+
+    monkeypatch.setattr(timm, "create_model", hub)
+    ours = started(changed(pretrained=True)).state_dict()
+    assert torch.equal(ours["backbone.layer3.0.conv1.weight"], theirs.state_dict()["layer3.0.conv1.weight"])
+
+
+def test_an_unreachable_hub_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+
+    def hub(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
+        if pretrained:
+            raise FileNotFoundError("cannot find the requested files in the local cache")
+        network: nn.Module = create(name, pretrained=False, **options)
+        return network
+
+    monkeypatch.setattr(timm, "create_model", hub)
+    with pytest.raises(InputError, match="pretrained: true needs the weights of test_resnet from the hub"):
+        started(changed(pretrained=True))
+
+
+def test_a_backbone_without_published_weights_says_so() -> None:
+    with pytest.raises(InputError, match="timm has no weights for 'resnet200'"):
+        started(changed(backbone="resnet200", pretrained=True))

@@ -1,0 +1,142 @@
+"""Captions follow from the run's own figures, whichever way these fall."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.core.labels import LABELS, parse_target
+from pipeline.core.params import load
+from pipeline.reporting.blocks import Cards
+from pipeline.reporting.finished_run import FinishedRun, read_finished_run
+from pipeline.reporting.sections.dataset import duplicates_caption, folds_section, memory_caption
+from pipeline.reporting.sections.decisions import blend_caption, calibration_caption, choice_caption, confusions_caption
+from pipeline.reporting.sections.scores import training_caption, verdict
+from tests.fixtures.runs import write_run
+
+COMMITTED = Path("params.yaml").resolve()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """A finished run."""
+    root = tmp_path_factory.mktemp("run")
+    shutil.copy(COMMITTED, root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        write_run()
+        return read_finished_run(load())
+
+
+SCORES = {
+    "macro_f1": 0.4,
+    "macro_f1_low": 0.35,
+    "macro_f1_high": 0.45,
+    "macro_f1_present": 0.5,
+    "expected_test_low": 0.33,
+    "expected_test_high": 0.48,
+    "labels_present": 20,
+    "samples": 100,
+    "groups": 30,
+    "confidence": 0.95,
+    "baselines": {"majority": 0.1, "prior": 0.2},
+}
+
+
+@pytest.mark.parametrize(
+    ("test", "expected"),
+    [
+        (0.42, "reads 0.420, in 0.330 to 0.480, the range expected of a test set of this size"),
+        (0.3, "reads 0.300, below 0.330 to 0.480, the range expected of a test set of this size: it is harder"),
+        (0.6, "reads 0.600, above 0.330 to 0.480, the range expected of a test set of this size: it is easier"),
+    ],
+)
+def test_the_verdict_says_whether_the_test_score_was_foretold(test: float, expected: str) -> None:
+    scores = SCORES | {"test": {"macro_f1": 0.65}, "test_as_held_out": {"macro_f1": test}}
+    text = verdict(scores, ("kaggle",))
+    assert expected in text
+    assert "By the average of all folds' networks it reads 0.650." in text
+    assert "over the 20 that occur it is 0.500" in text
+    assert "simulated" not in text
+
+
+def test_the_verdict_admits_a_score_that_shows_nothing_and_that_samples_are_simulated() -> None:
+    text = verdict(SCORES | {"baselines": {"prior": 0.36}}, ("sample",))
+    assert "does not lie above 0.360, which no image is needed for: nothing is shown to be learned" in text
+    assert "The source “sample” is simulated" in text
+    assert "The interval lies above 0.200" in verdict(SCORES, ("sample",))
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([0.5], "was looked at once (ends at"),
+        ([0.5, 0.4, 0.3], "still fell at the end"),
+        ([0.5, 0.3, 0.303], "levelled off after epoch 2"),
+        ([0.5, 0.3, 0.45], "was lowest after epoch 2 and then rose by 50%: it overfits"),
+    ],
+)
+def test_the_course_of_training_is_read_off_the_curve(run: FinishedRun, losses: list[float], expected: str) -> None:
+    history = run.tables["history"].copy()
+    history["held_out_loss"] = history["epoch"].map(dict(enumerate(losses)))
+    assert expected in training_caption(history)
+
+
+def test_captions_follow_from_the_tables(run: FinishedRun) -> None:
+    bins = {str(name): table for name, table in run.tables["calibration"].groupby("probabilities", sort=False)}
+    # .1 too high for 90 and .3 too high for 10 of 100 pairs.
+    assert "Before: 0.120 off on average (expected calibration error), mostly too high" in calibration_caption(bins)
+    pairs = run.tables["confusions"].sort_values("count", ascending=False)
+    assert "Nucleoli is missed where Nucleoplasm is wrongly given, on 7 samples" in confusions_caption(pairs)
+    assert confusions_caption(pairs[:0]) == "No label is missed where another is wrongly given."
+    blended = run.tables["blend"].assign(weight=[1.0] + [0.0] * (len(run.params.models) - 1))
+    score = run.metrics["macro_f1"]
+    first, last = blended["model"]
+    assert blend_caption(run, blended) == (
+        f"The blend reads {score:.3f}, {abs(score - 0.2):.3f} {'above' if score >= 0.2 else 'below'} {first} alone. "
+        f"{last} added nothing and got no weight."
+    )
+    assert "nothing is blended" in blend_caption(run, blended[:1])
+
+
+def test_a_setting_that_reads_higher_than_the_one_used_is_named(run: FinishedRun) -> None:
+    used, best = (run.tables["policies"][run.tables["policies"]["chosen"] == chosen] for chosen in (True, False))
+    assert choice_caption(run, used, "policy").startswith("The one used reads highest. Judged on folds")
+    caption = choice_caption(run, pd.concat([best, used]), "policy")
+    assert caption.startswith("“counts” reads 0.003 above the one used, less than half the interval of the score")
+    best = best.assign(macro_f1=0.9)
+    assert ", more than half" in choice_caption(run, pd.concat([best, used]), "policy")
+
+
+def test_duplicates_are_shown_side_by_side_with_what_they_say(run: FinishedRun) -> None:
+    shown = folds_section(run).blocks[1]
+    assert isinstance(shown, Cards)
+    assert [(card.sample.id, card.title) for card in shown.cards] == [
+        ("sample-000", "exact"),
+        ("sample-001", "exact"),
+        ("sample-003", "21 bits apart"),
+        ("sample-090", "21 bits apart"),
+    ]
+    assert shown.cards[0].lines == [", ".join(LABELS[label] for label in parse_target(run.folds["target"].iloc[0]))]
+    assert shown.cards[3].lines == ["test sample"]
+    assert shown.cards[3].sample.row == 90
+    assert "2 pairs of samples of the same field of view" in shown.caption
+    assert "in 1 of them one is a test sample. In 1 the labels contradict each other" in shown.caption
+    assert "No two samples" in duplicates_caption(run.duplicates[:0])
+
+
+def test_memory_of_the_antibody_is_told() -> None:
+    told = memory_caption({"grouped_folds": 0.1, "image_level_folds": 0.4})
+    assert "scores 0.100 across these folds and 0.400 across folds that split groups: the difference is memory" in told
+    assert "does not give the antibody away" in memory_caption({"grouped_folds": 0.1, "image_level_folds": 0.1})
+
+
+def test_a_leak_is_told(run: FinishedRun) -> None:
+    def caption(run: FinishedRun) -> str:
+        return folds_section(run).blocks[0].caption
+
+    assert "No group is in two folds" in caption(run)
+    leaking = dataclasses.replace(run, audit=run.audit | {"held_out_share_with_group_in_training": 0.25})
+    assert "25.0% of the held-out samples have their group in training" in caption(leaking)

@@ -1,0 +1,136 @@
+"""The tables of a source: order, groups, and each way they can be wrong."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.core.errors import InputError, Problem, raise_problems
+from pipeline.sources.archive import open_archive
+from pipeline.sources.samples import list_samples, unlisted
+from tests.fixtures.archives import TEST, TRAIN, competition, table, write_files
+
+
+def listed(folder: Path, **tables: bytes) -> tuple[pd.DataFrame, list[Problem]]:
+    write_files(folder, {f"{name}.csv": data for name, data in tables.items()})
+    with open_archive(folder) as archive:
+        return list_samples(archive)
+
+
+def test_training_samples_come_first_both_in_the_order_of_their_tables(tmp_path: Path) -> None:
+    write_files(tmp_path, competition(antibodies=True))
+    samples, problems = listed(tmp_path)
+    assert not problems
+    assert samples["id"].tolist() == [*TRAIN, *TEST]
+    assert samples["split"].tolist() == ["train"] * 4 + ["test"] * 3
+    assert samples["target"].tolist() == ["0", "0 25", "16", "27", "", "", ""]
+    assert samples["group"].tolist() == ["HPAa", "HPAa", "HPAb", "HPAb", "HPAt", "HPAt", "HPAt"]
+
+
+def test_a_source_of_training_samples_alone_has_no_test_samples(tmp_path: Path) -> None:
+    samples, problems = listed(tmp_path, train=table("Id,Target", "a,1"))
+    assert not problems
+    assert samples["split"].tolist() == ["train"]
+
+
+def test_cells_stay_text(tmp_path: Path) -> None:
+    samples, problems = listed(tmp_path, train=table("Id,Target", "007,1", "NA,2", "1e5,3"))
+    assert not problems
+    assert samples["id"].tolist() == ["007", "NA", "1e5"]
+
+
+def test_the_antibody_is_read_from_an_atlas_id(tmp_path: Path) -> None:
+    ids = ["10580_1610_C1_1", "11651_1732_F3_13_cr580610dc203b9", "800_A6_1", "00070df0-bbc3-11e8-b2bc-ac1f6b6435d0"]
+    samples, _ = listed(tmp_path, train=table("Id,Target", *(f"{id_},1" for id_ in ids)))
+    assert samples["group"].tolist() == ["10580", "11651", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("rows", "where", "what"),
+    [
+        (["a,1", "a,2"], "a", "more than once in train.csv"),
+        (["a,28"], "a ('28')", "not label ids 0..27"),
+        (["a,-1"], "a ('-1')", "not label ids 0..27"),
+        (["a,"], "a ('')", "not label ids 0..27"),
+        (["a"], "a ('')", "not label ids 0..27"),
+        (["a,1 1"], "a ('1 1')", "not label ids 0..27"),
+        (["../a,1"], "'../a'", "signs other than"),
+        ([",1"], "''", "signs other than"),
+        (["t,1"], "t", "in both train.csv and sample_submission.csv"),
+    ],
+)
+def test_a_bad_row_is_named_and_the_others_are_kept(rows: list[str], where: str, what: str, tmp_path: Path) -> None:
+    tables = {"train": table("Id,Target", "ok,1", *rows), "sample_submission": table("Id,Predicted", "t,0", "u,0")}
+    samples, problems = listed(tmp_path, **tables)
+    assert [problem.where for problem in problems] == [where]
+    assert what in problems[0].what
+    assert {"ok", "u"} <= set(samples["id"])
+    assert samples["id"].is_unique
+
+
+def test_test_ids_are_checked_too(tmp_path: Path) -> None:
+    _, problems = listed(
+        tmp_path, train=table("Id,Target", "a,1"), sample_submission=table("Id,Predicted", "t,0", "t,0", "x y,0")
+    )
+    assert {problem.where for problem in problems} == {"t", "'x y'"}
+
+
+def test_groups_must_cover_the_training_ids(tmp_path: Path) -> None:
+    _, problems = listed(
+        tmp_path,
+        train=table("Id,Target", "a,1", "b,1", "c,1"),
+        sample_submission=table("Id,Predicted", "t,0"),
+        groups=table("id,antibody", "a,HPA1", "b,", "x,HPA2", "x,HPA3"),
+    )
+    assert {(problem.where, problem.what.split(":")[0]) for problem in problems} == {
+        ("b", "training ids without an antibody in groups.csv"),
+        ("c", "training ids without an antibody in groups.csv"),
+        ("x", "ids more than once in groups.csv"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (b"", "is not a table"),
+        (b"\n\n", "is not a table"),
+        (b"\xff\xfeI\x00", "is not a table"),
+        (b'Id,Target\n"a,1\n', "is not a table"),
+        (b"Id,Target\n", "has no rows"),
+        (b"Id,Labels\na,1\n", "has the columns Id, Labels; it needs Id and Target"),
+        (b"Id,Target\na,1,2\n", "more cells than its head"),
+    ],
+)
+def test_what_is_no_table_is_refused(data: bytes, match: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"train.csv.*{match}"):
+        listed(tmp_path, train=data)
+
+
+def test_an_archive_without_train_csv_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no train.csv among 1 files"):
+        listed(tmp_path, sample_submission=table("Id,Predicted", "t,0"))
+
+
+def test_two_archives_in_one_folder_are_refused_by_name(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a/train.csv": b"", "b/train.csv": b""})
+    with pytest.raises(InputError, match=r"a/train.csv and b/train.csv are there: leave only one"):
+        listed(tmp_path)
+
+
+def test_files_that_no_table_lists_are_known(tmp_path: Path) -> None:
+    write_files(tmp_path, competition() | {"train/.DS_Store": b"", "train/z_red.png": b"", "README.md": b""})
+    with open_archive(tmp_path) as archive:
+        assert unlisted(archive, list_samples(archive)[0]) == ["train/.DS_Store", "train/z_red.png"]
+
+
+def test_the_message_counts_every_kind_and_names_a_few() -> None:
+    problems = [Problem(f"x{number}", "files are missing: look again") for number in range(1200)]
+    with pytest.raises(InputError) as caught:
+        raise_problems(Path("data/a"), [*problems, Problem("y", "a damaged image: download it again")])
+    assert str(caught.value).splitlines() == [
+        "data/a: 1,201 problems; nothing was written",
+        "  files are missing: look again",
+        "    x0, x1, x2, x3, x4, and 1,195 more",
+        "  a damaged image: download it again",
+        "    y",
+    ]

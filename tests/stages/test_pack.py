@@ -1,0 +1,110 @@
+"""The stage ``pack`` as it is run: its files, its exit codes, and what it leaves behind when it fails."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.core.entry import run_main
+from pipeline.sources.packed_array import open_images, read_index
+from pipeline.stages import pack as stage
+from tests.fixtures.archives import TEST, TRAIN, competition, field, write_zip
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder to work in, with a good source named tiny."""
+    settings = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(settings.replace("sources: [sample]", "sources: [tiny, bad, kaggle]"))
+    write_zip(tmp_path / "data/tiny/competition.zip", competition() | {"train/.DS_Store": b""})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pack", "--source", "tiny"])
+    return tmp_path
+
+
+def run(source: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline.stages.pack", "--source", source]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
+
+
+def test_a_good_source_is_packed_and_its_truth_never_opened(project: Path) -> None:
+    (project / "data/tiny/test_truth.csv").symlink_to("nowhere")  # fails whoever opens it
+    result = run("tiny")
+    assert result.returncode == 0, result.stderr
+    assert "left alone what no table lists: 'competition.zip/train/.DS_Store', 1 files in all" in result.stderr
+    folder = project / "data/packed/tiny"
+    assert sorted(path.name for path in folder.iterdir()) == ["contact-sheet.png", "images.npy", "index.csv"]
+    assert read_index("tiny")["id"].tolist() == [*TRAIN, *TEST]
+    pixels = open_images("tiny")
+    assert pixels.shape == (7, 512, 512, 4)
+    # Enlarged, so no pixel for pixel comparison.
+    assert np.abs(pixels.mean(axis=(1, 2)) - [field(id_).mean(axis=(0, 1)) for id_ in (*TRAIN, *TEST)]).max() < 3
+
+
+def test_a_bad_source_ends_in_one_message_and_leaves_nothing(project: Path) -> None:
+    files = competition() | {"train/a1_red.png": b"junk"}
+    del files["test/t3_green.png"]
+    write_zip(project / "data/bad/competition.zip", files)
+    result = run("bad")
+    assert result.returncode == 1
+    assert "error: data/bad: 2 problems; nothing was written" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (project / "data/packed").exists()
+
+
+def failure(capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as caught:
+        run_main(stage.main)
+    assert "Traceback" not in capsys.readouterr().err
+    return str(caught.value.code)
+
+
+@pytest.mark.parametrize("call", ["posix_fallocate", "pwrite"])
+def test_a_full_disk_ends_cleanly_and_the_next_run_goes_on(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], call: str
+) -> None:
+    run_main(stage.main)
+    before = (project / "data/packed/tiny/index.csv").read_bytes()
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        assert "No space left on device: free some space" in failure(capsys)
+    assert [path.name for path in (project / "data/packed").iterdir()] == ["tiny"]
+    assert (project / "data/packed/tiny/index.csv").read_bytes() == before
+    run_main(stage.main)
+    assert (project / "data/packed/tiny/index.csv").read_bytes() == before
+
+
+def test_an_interruption_is_taken_up_by_the_next_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "contact_sheet", interrupted)
+        with pytest.raises(SystemExit, match="130"):
+            run_main(stage.main)
+    assert "the next run goes on from there" in capsys.readouterr().err
+    assert not (project / "data/packed").exists()
+    run_main(stage.main)
+    assert "7 of 7 samples stand from an earlier run" in capsys.readouterr().err
+    assert read_index("tiny")["id"].tolist() == [*TRAIN, *TEST]
+    assert not list((project / ".resume/pack").iterdir())
+
+
+def test_a_missing_source_is_asked_for(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pack", "--source", "kaggle"])
+    assert failure(capsys).startswith("error: data/kaggle is missing: make this folder")
+    assert not (project / "data/kaggle").exists()
