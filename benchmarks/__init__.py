@@ -1,1 +1,1 @@
-"""What the pipeline costs and how far its figures can be trusted: ``python -m benchmarks.NAME``."""
+"""Measurements of the pipeline's cost and of the reliability of its scores: ``python -m benchmarks.NAME``."""

@@ -1,9 +1,11 @@
-"""What attention costs in a training step: plain, squeeze-and-excitation, CBAM as ours and as timm's, in turn.
+"""Time and memory cost of attention blocks in a training step: ``python -m benchmarks.attention``.
 
-``python -m benchmarks.attention``. A step is forward, loss, backward and optimizer of a ResNet-18 with four input
-channels on a batch in memory, channels last; the same for fp32 and bf16, on the CPU at 128 and 256 px, on a GPU
-(where there is one) in bf16 at 512 px, eager and compiled. The last line is JSON: ratios of median step times at
-128 px, and the memory that a forward pass in fp32 keeps for the backward one.
+Compares a plain ResNet-18 with squeeze-and-excitation, this project's CBAM and timm's CBAM, in interleaved rounds. A
+step is forward, loss, backward and optimizer on a batch of four-channel images in memory, channels last: on the CPU in
+fp32 and bf16 at 128 and 256 px; on a GPU, if there is one, in bf16 at 512 px, eager and compiled.
+
+The last line is JSON: ratios of median step times at the first size, and the memory that an fp32 forward pass saves
+for the backward pass.
 """
 
 import argparse
@@ -26,7 +28,7 @@ GPU_PX = 512
 
 
 def network(name: str, backbone: str) -> nn.Module:
-    """One of ``NETWORKS``; the same weights outside the attention."""
+    """Build one of ``NETWORKS``; the weights outside the attention blocks are the same."""
     layer = {"plain": None, "se": gate_layer("channel", "paper"), "cbam": gate_layer("cbam", "paper"), "timm": "cbam"}[
         name
     ]
@@ -38,7 +40,7 @@ def network(name: str, backbone: str) -> nn.Module:
 
 
 def step(net: nn.Module, px: int, batch: int, *, bf16: bool, device: str = "cpu") -> Callable[[], None]:
-    """Make a training step on a batch that is in memory."""
+    """Return a function that takes one training step on a batch in memory."""
     net = net.to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
     images = torch.randn(batch, len(CHANNELS), px, px, device=device).contiguous(memory_format=torch.channels_last)
@@ -57,29 +59,29 @@ def step(net: nn.Module, px: int, batch: int, *, bf16: bool, device: str = "cpu"
     return run
 
 
-def kept_mb(net: nn.Module, px: int, batch: int) -> float:
-    """Memory that the forward pass keeps for the backward one, in MB: what a larger batch runs out of."""
-    kept: dict[int, int] = {}
+def activation_mb(net: nn.Module, px: int, batch: int) -> float:
+    """Memory that the forward pass saves for the backward pass (MB); it limits the batch size."""
+    saved: dict[int, int] = {}
 
-    def note(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    def record(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         loss = net(torch.randn(batch, len(CHANNELS), px, px).contiguous(memory_format=torch.channels_last)).sum()
     weights = {weight.untyped_storage().data_ptr() for weight in net.parameters()}
     del loss
-    return sum(size for place, size in kept.items() if place not in weights) / 1e6
+    return sum(size for address, size in saved.items() if address not in weights) / 1e6
 
 
 def compare(backbone: str, px: int, batch: int, rounds: int, *, bf16: bool) -> Seconds:
-    """Time all networks on the CPU, in turn."""
+    """Time all networks on the CPU in interleaved rounds."""
     cases = {name: step(network(name, backbone), px, batch, bf16=bf16) for name in NETWORKS}
     return measure(cases, rounds)
 
 
 def on_gpu(backbone: str, batch: int, rounds: int) -> tuple[list[dict[str, object]], dict[str, float]]:
-    """Rows of the table and ratios, eager and compiled."""
+    """Rows of the table and ratios on the GPU, eager and compiled."""
     rows, figures = [], {}
     for kind in ("eager", "compiled"):
         nets = {name: network(name, backbone) for name in NETWORKS}
@@ -96,25 +98,25 @@ def on_gpu(backbone: str, batch: int, rounds: int) -> tuple[list[dict[str, objec
     return rows, figures
 
 
-def table_rows(seconds: Seconds, where: str, px: int, batch: int) -> list[dict[str, object]]:
-    """One row a network: milliseconds a step, images a second, and the ratio to the plain network."""
+def table_rows(seconds: Seconds, device: str, px: int, batch: int) -> list[dict[str, object]]:
+    """A row per network: milliseconds per step, images per second, and the ratio to the plain network."""
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
     return [
         {
-            "where": where,
+            "device": device,
             "px": px,
             "network": name,
-            "ms a step": 1e3 * medians[name],
-            "images a second": batch / medians[name],
-            "over plain": ratio_of_medians(seconds, name, "plain"),
+            "ms per step": 1e3 * medians[name],
+            "images per second": batch / medians[name],
+            "relative to plain": ratio_of_medians(seconds, name, "plain"),
         }
         for name in seconds
     ]
 
 
 def main(backbone: str, sizes: list[int], batch: int, rounds: int) -> dict[str, float]:
-    """Measure, print and return the ratios, which are those of the first size."""
-    hardware.keep_freed_memory()  # as training does
+    """Measure, print and return the ratios at the first size."""
+    hardware.keep_freed_memory()  # the training loop does the same
     rows, figures = [], {}
     for px in sizes:
         for kind, bf16 in (("fp32", False), ("bf16", True)):
@@ -125,7 +127,7 @@ def main(backbone: str, sizes: list[int], batch: int, rounds: int) -> dict[str, 
                 figures[f"se_over_plain_{kind}"] = ratio_of_medians(seconds, "se", "plain")
                 figures[f"cbam_over_timm_{kind}"] = ratio_of_medians(seconds, "cbam", "timm")
     for name in NETWORKS:
-        figures[f"{name}_kept_mb"] = kept_mb(network(name, backbone), sizes[0], batch)
+        figures[f"{name}_activation_mb"] = activation_mb(network(name, backbone), sizes[0], batch)
     if torch.cuda.is_available():
         gpu_rows, gpu_figures = on_gpu(backbone, 4 * batch, rounds)
         rows, figures = rows + gpu_rows, figures | gpu_figures
@@ -135,9 +137,9 @@ def main(backbone: str, sizes: list[int], batch: int, rounds: int) -> dict[str, 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="resnet18")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256])
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--backbone", default="resnet18", help="a timm ResNet (default: %(default)s)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256], help="image sizes on the CPU (pixels)")
+    parser.add_argument("--batch", type=int, default=16, help="images per batch (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=11, help="measured rounds (default: %(default)s)")
     arguments = parser.parse_args()
     main(arguments.backbone, arguments.sizes, arguments.batch, arguments.rounds)

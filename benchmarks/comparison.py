@@ -1,14 +1,16 @@
-"""Attention compared, honestly: ``python -m benchmarks.comparison [RUN ...] [--out docs/attention.md]``.
+"""Controlled comparison of attention types: ``python -m benchmarks.comparison [RUN ...] [--out FILE.md]``.
 
-A RUN is the folder of a finished ``dvc repro`` (this one, if none is named), whose folds and packed images serve.
-Every attention with every head is trained on every fold with each of several seeds, all by one recipe and for the
-same number of steps: the first model of the run's params.yaml, made small and started from nothing. Decisions are
-cross-fitted as in the run. A score is macro-F1 over the labels that occur, on the held-out samples of all seeds
-together, its interval a bootstrap over antibodies; differences to no attention with the same head are paired on the
-same resamples. A training step is timed against that of no attention in interleaved rounds. On the simulated
-competition, the maps of the first seed and fold are judged as well (benchmarks.maps).
+A RUN is the folder of a finished ``dvc repro`` (default: this folder); its folds and packed images are used. Every
+combination of attention and head is trained on every fold with several seeds. All share one recipe and number of
+steps: the first network of the run's params.yaml, made small and trained from scratch. Decisions are cross-fitted as in
+the run.
 
-It prints a table for each run and a last line of JSON; ``--out`` writes the tables as Markdown.
+Scores are macro-F1 over the labels that occur, on the held-out samples of all seeds together. Intervals are a
+bootstrap over antibodies; the difference to no attention with the same head uses the same resamples. Training steps are
+timed in interleaved rounds. On the simulated competition, the attention maps of the first seed and fold are scored as
+well (benchmarks.maps).
+
+It prints a table for each run, and a last line of JSON; ``--out`` writes the tables as Markdown.
 """
 
 import argparse
@@ -28,7 +30,7 @@ import torch
 
 from benchmarks.attention import step
 from benchmarks.interleaved import measure, ratio_of_medians, report
-from benchmarks.maps import judge_sample
+from benchmarks.maps import score_sample
 from pipeline.core import params
 from pipeline.core.labels import target_matrix
 from pipeline.core.progress import say, track
@@ -49,46 +51,51 @@ from pipeline.training.saved_states import SavedStates
 
 ATTENTION = ("none", "channel", "cbam", "nonlocal", "self")
 HEADS = ("pooled", "label_queries")
-CHANNELS = (16, 32, 64, 128)
+WIDTHS = (16, 32, 64, 128)
 SIMULATED = "sample"
 ROUNDS = 9
 
 Name = tuple[str, str]
-"""An attention and a head."""
+"""Attention and head."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One training of the comparison."""
+class ComparisonJob:
+    """One training of the comparison.
 
-    recipe: params.Model
+    Attributes:
+        recipe: the model.
+        fold: the held-out fold.
+        maps: simulated test samples on which its attention maps are scored; 0 for none.
+    """
+
+    recipe: params.NetworkModel
     fold: int
     maps: int
-    """Simulated test samples to judge its maps on; 0 for none."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of it: held-out probabilities (n, 28), and the area under the ROC curve by kind of map."""
+    """The result of a job: held-out probabilities (n, 28), and the mean ROC AUC of each kind of attention map."""
 
     held_out: npt.NDArray[np.float32]
-    areas: dict[str, float]
+    aucs: dict[str, float]
 
 
-def small(base: params.Model, size: int, steps: int, samples: int) -> params.Model:
-    """The run's first recipe made small, from nothing, with as many epochs as make ``steps`` steps."""
+def small(base: params.NetworkModel, size: int, steps: int, samples: int) -> params.NetworkModel:
+    """Shrink a recipe, without pretrained weights; its epochs amount to about ``steps`` steps."""
     batches = max(samples // base.batch_size, 1)
     epochs = max(round(steps / batches), 1)
-    update = {"channels": CHANNELS, "backbone": "resnet10t", "size": size, "pretrained": False}
+    update = {"widths": WIDTHS, "backbone": "resnet10t", "size": size, "pretrained": False}
     return base.model_copy(update={**update, "epochs": epochs, "evaluate_every": epochs})
 
 
-def train(cell: Cell) -> Trained:
+def train(job: ComparisonJob) -> Trained:
     """Train one network, on one core."""
     torch.set_num_threads(1)
-    recipe, table = cell.recipe, read_folds()
+    recipe, table = job.recipe, read_folds()
     images = {source: open_images(source) for source in table["source"].unique()}
-    rest, held_out = table[table["fold"] != cell.fold], table[table["fold"] == cell.fold]
+    rest, held_out = table[table["fold"] != job.fold], table[table["fold"] == job.fold]
     training = Samples(
         rest, images, recipe.size, augmentation=Augmentation(recipe.augment, recipe.size), seed=recipe.seed
     )
@@ -96,33 +103,33 @@ def train(cell: Cell) -> Trained:
     network = Network(recipe)
     mean, std = channel_statistics(rest)
     network.initialise(training.targets.mean(dim=0), torch.from_numpy(mean), torch.from_numpy(std))
-    found: list[npt.NDArray[np.float32]] = []
+    predictions: list[npt.NDArray[np.float32]] = []
 
     def keep(epoch: Epoch, probabilities: npt.NDArray[np.float32]) -> float:
-        found.append(probabilities)
-        say(f"{recipe.attention}, {recipe.head}, seed {recipe.seed}, fold {cell.fold}: loss {epoch.train_loss:.4f}")
+        predictions.append(probabilities)
+        say(f"{recipe.attention}, {recipe.head}, seed {recipe.seed}, fold {job.fold}: loss {epoch.train_loss:.4f}")
         return epoch.train_loss
 
     machine = params.Machine(workers=0, predict_batch=64, devices="auto", save_minutes=60, tensorboard=False)
     with tempfile.TemporaryDirectory() as folder:
-        states = SavedStates(Path(folder) / "cell", "run")
+        states = SavedStates(Path(folder) / "job", "run")
         network = fit(network, training, Samples(held_out, images, recipe.size), recipe, machine, keep, states)
-    return Trained(found[-1], judge_maps(network, recipe.size, cell.maps) if cell.maps else {})
+    return Trained(predictions[-1], score_maps(network, recipe.size, job.maps) if job.maps else {})
 
 
-def judge_maps(network: Network, size: int, samples: int) -> dict[str, float]:
-    """Mean area under the ROC curve of each kind of map on simulated test samples, by chance 0.5."""
+def score_maps(network: Network, size: int, samples: int) -> dict[str, float]:
+    """Mean ROC AUC of each kind of attention map on simulated test samples; chance is 0.5."""
     settings = params.load().sample
     index, images = read_index(SIMULATED), open_images(SIMULATED)
     rows = dict(zip(index["id"], index["row"].tolist(), strict=True))
     entries = [entry for entry in plan(settings) if entry.split == "test"][:samples]
-    judged = [
-        judgement
+    scores = [
+        score
         for entry in entries
-        for judgement in judge_sample({"": (network, size)}, images[rows[entry.id]], entry, settings)
+        for score in score_sample({"": (network, size)}, images[rows[entry.id]], entry, settings)
     ]
-    areas = pd.DataFrame({"kind": [j.kind for j in judged], "auc": [j.auc for j in judged]})
-    return {str(kind): float(auc) for kind, auc in areas.groupby("kind")["auc"].mean().items()}
+    table = pd.DataFrame({"kind": [score.kind for score in scores], "auc": [score.auc for score in scores]})
+    return {str(kind): float(auc) for kind, auc in table.groupby("kind")["auc"].mean().items()}
 
 
 def row(
@@ -133,22 +140,32 @@ def row(
     groups: npt.NDArray[np.str_],
     score: params.Score,
 ) -> dict[str, object]:
-    """Scores of one configuration; decisions of all seeds below one another, (seeds * N, 28)."""
+    """Scores of one configuration.
+
+    Args:
+        name: attention and head.
+        decisions: (seeds * N, 28), the decisions of all seeds, one seed after the other.
+        plain: (seeds * N, 28), the same without attention.
+        truth: (seeds * N, 28).
+        groups: (seeds * N,), the antibodies.
+        score: resamples and confidence level of the intervals.
+    """
     figures = summarise(decisions, truth, groups, score)
     change, _ = difference(plain, decisions, truth, groups, score)
-    # Labels that no sample has are 0 either way, so that the mean over those that occur is this much more.
+    # `difference` averages over all labels; this factor turns it into an average over the labels that occur.
     scale = truth.shape[1] / figures["labels_present"]
     ends = (figures[f"macro_f1_present{end}"] for end in ("", "_low", "_high"))
+    low, high = scale * change.low, scale * change.high
     return {
         "attention": name[0],
         "head": name[1],
         "macro-F1": "{:.3f} ({:.3f} to {:.3f})".format(*ends),
-        "over none": f"{scale * change.estimate:+.3f} ({scale * change.low:+.3f} to {scale * change.high:+.3f})",
+        "difference to none": f"{scale * change.estimate:+.3f} ({low:+.3f} to {high:+.3f})",
     }
 
 
-def time_steps(recipes: dict[Name, params.Model]) -> dict[Name, float]:
-    """The median time of a training step over that of no attention with the same head."""
+def time_steps(recipes: dict[Name, params.NetworkModel]) -> dict[Name, float]:
+    """Median time of a training step, relative to no attention with the same head."""
     torch.set_num_threads(1)
     relative: dict[Name, float] = {}
     for head in HEADS:
@@ -162,38 +179,40 @@ def time_steps(recipes: dict[Name, params.Model]) -> dict[Name, float]:
 
 
 def compare(attention: Sequence[str], size: int, steps: int, seeds: int, maps: int) -> pd.DataFrame:
-    """Train and score each attention, "none" first, with each head on the run in the working folder; return a table."""
+    """Train and score each attention ("none" must come first) with each head on the run in the working folder."""
     settings, table = params.load(), read_folds()
     folds, truth = table["fold"].to_numpy(), target_matrix(table["target"])
     ids = np.unique(folds).tolist()
-    base = small(next(iter(settings.models.values())), size, steps, len(table) * (len(ids) - 1) // len(ids))
+    base = small(settings.networks[0], size, steps, len(table) * (len(ids) - 1) // len(ids))
     names = list(itertools.product(attention, HEADS))
     recipes = {name: base.model_copy(update={"attention": name[0], "head": name[1]}) for name in names}
     simulated = settings.data.sources[0] == SIMULATED
-    cells = [
-        Cell(recipes[name].model_copy(update={"seed": seed}), fold, maps if simulated and seed == fold == 0 else 0)
+    jobs = [
+        ComparisonJob(
+            recipes[name].model_copy(update={"seed": seed}), fold, maps if simulated and seed == fold == 0 else 0
+        )
         for name, seed, fold in itertools.product(names, range(seeds), ids)
     ]
-    # A generator: the workers start after the steps have been timed.
-    trained = iter(track(in_order(train, cells, os.cpu_count() or 1), "compare", total=len(cells), unit="networks"))
+    # A generator: its workers start only after the steps have been timed.
+    trained = iter(track(in_order(train, jobs, os.cpu_count() or 1), "compare", total=len(jobs), unit="networks"))
     speed = time_steps(recipes)
     groups = np.tile(table["group"].to_numpy(dtype=np.str_), seeds)
     rows, plain = [], dict[str, Bools]()
     for name, recipe in recipes.items():
-        decided, areas = [], dict[str, float]()
+        by_seed, aucs = [], dict[str, float]()
         for _ in range(seeds):
             members: Floats = np.zeros((1, *truth.shape), dtype=np.float32)
             for fold in ids:
                 one = next(trained)
                 members[0, folds == fold] = one.held_out
-                areas |= one.areas
-            decided.append(cross_fit(members, truth, folds, partial(fit_rule, settings=settings.ensemble)).decisions)
-        together = np.concatenate(decided)
-        plain.setdefault(name[1], together)
-        figures = row(name, together, plain[name[1]], np.tile(truth, (seeds, 1)), groups, settings.score)
-        figures["weights, thousands"] = round(sum(weight.numel() for weight in Network(recipe).parameters()) / 1e3)
-        figures["step over none"] = f"{speed[name]:.2f}"
-        rows.append(figures | {f"{kind} auc": f"{area:.3f}" for kind, area in areas.items()})
+                aucs |= one.aucs
+            by_seed.append(cross_fit(members, truth, folds, partial(fit_rule, settings=settings.ensemble)).decisions)
+        decisions = np.concatenate(by_seed)
+        plain.setdefault(name[1], decisions)
+        figures = row(name, decisions, plain[name[1]], np.tile(truth, (seeds, 1)), groups, settings.score)
+        figures["parameters, thousands"] = round(sum(weight.numel() for weight in Network(recipe).parameters()) / 1e3)
+        figures["relative step time"] = f"{speed[name]:.2f}"
+        rows.append(figures | {f"{kind} AUC": f"{auc:.3f}" for kind, auc in aucs.items()})
     return pd.DataFrame(rows).fillna("")
 
 
@@ -215,14 +234,18 @@ def main(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="*", default=[Path()], help="folders of finished runs")
+    parser.add_argument(
+        "runs", type=Path, nargs="*", default=[Path()], help="folders of finished runs (default: this one)"
+    )
     others = [kind for kind in ATTENTION if kind != "none"]
-    parser.add_argument("--attention", nargs="+", choices=others, default=others, help="besides none")
-    parser.add_argument("--size", type=int, default=64, help="pixels")
-    parser.add_argument("--steps", type=int, default=240, help="of training")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--maps", type=int, default=60, help="simulated test samples to judge maps on")
-    parser.add_argument("--out", type=Path, help="a Markdown file for the tables")
+    parser.add_argument("--attention", nargs="+", choices=others, default=others, help="types to compare with none")
+    parser.add_argument("--size", type=int, default=64, help="size that the networks see (pixels)")
+    parser.add_argument("--steps", type=int, default=240, help="training steps (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of each configuration (default: %(default)s)")
+    parser.add_argument(
+        "--maps", type=int, default=60, help="simulated test samples on which attention maps are scored"
+    )
+    parser.add_argument("--out", type=Path, help="Markdown file to write the tables to")
     arguments = parser.parse_args()
     kinds = ["none", *arguments.attention]
     main(arguments.runs, kinds, arguments.size, arguments.steps, arguments.seeds, arguments.maps, arguments.out)

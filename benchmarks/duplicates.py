@@ -1,11 +1,12 @@
-"""How well near-duplicates are told from strangers: precision and recall, by the threshold.
+"""Precision and recall of near-duplicate detection: ``python -m benchmarks.duplicates [--real PATH ...]``.
 
-``python -m benchmarks.duplicates [--real PATH ...]``. The simulated fields come with their truth: a near copy is the
-same field photographed again, moved by up to a 64th of the side, 15 % brighter or darker, with another lamp and new
-noise. Of real images (zips or folders of ``<id>_<channel>.png``; a channel that is not there is blank) the copies are
-made here, and each field must match its own and no other.
+In the simulated images the near-duplicates are known: the same field imaged again, shifted by up to 1/64 of the side,
+15 % brighter or darker, with other illumination and new noise. For real images (zips or folders of
+``<id>_<channel>.png``; missing channels are black), modified copies are made here; each field must match its own copies
+and no other field.
 
-The last line is JSON: of each set the ``precision``, ``recall``, and the gap between copies and strangers in bits.
+The last line is JSON. For each set of images it has ``precision`` and ``recall`` at the threshold of params.yaml, and
+the largest distance of two copies and the smallest distance of two different fields (bits of 256).
 """
 
 import argparse
@@ -33,37 +34,37 @@ Image = npt.NDArray[np.uint8]
 
 
 def moved(image: Image) -> Image:
-    """Shift the field by a 64th of its side, down and left; what enters is mirrored."""
-    reach = max(len(image) // 64, 1)
-    wide = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="reflect")
-    return np.ascontiguousarray(wide[: len(image), 2 * reach :])
+    """Shift the field down and left by 1/64 of its side; the border is reflected."""
+    shift = max(len(image) // 64, 1)
+    padded = np.pad(image, ((shift, shift), (shift, shift), (0, 0)), mode="reflect")
+    return np.ascontiguousarray(padded[: len(image), 2 * shift :])
 
 
 def cropped(image: Image) -> Image:
-    """Cut off a fiftieth of the side all around."""
-    rim = len(image) // 50
-    return np.ascontiguousarray(image[rim:-rim, rim:-rim])
+    """Crop 1/50 of the side from every border."""
+    border = len(image) // 50
+    return np.ascontiguousarray(image[border:-border, border:-border])
 
 
 def exposed(image: Image) -> Image:
-    """Make it a fifth brighter, with more contrast."""
+    """Raise the brightness by a fifth, and the contrast."""
     table = np.clip(255 * 1.2 * np.linspace(0, 1, 256) ** 1.2, 0, 255).astype(np.uint8)
     return np.asarray(table[image], dtype=np.uint8)
 
 
 def noisy(image: Image) -> Image:
-    """Add noise of eight grey levels."""
+    """Add Gaussian noise with a standard deviation of eight grey levels."""
     noise = np.random.default_rng(0).normal(0, 8, image.shape)
     return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
 def halved(image: Image) -> Image:
-    """Shrink by area."""
+    """Shrink to half the size by area."""
     return shrink(image, len(image) // 2)
 
 
 def thinned(image: Image) -> Image:
-    """Shrink to half by leaving out pixels, as the crudest programs do."""
+    """Shrink to half the size by dropping every second pixel (nearest neighbour)."""
     return np.ascontiguousarray(image[::2, ::2])
 
 
@@ -71,7 +72,7 @@ CHANGES: Sequence[Callable[[Image], Image]] = (moved, cropped, exposed, noisy, h
 
 
 def simulated(fields: int, size: int) -> tuple[list[str], npt.NDArray[np.str_]]:
-    """Hashes of simulated images, and the field of view each shows."""
+    """Hashes of simulated images, and the field of view of each."""
     settings = params.load().sample.model_copy(
         update={"train": fields, "test": 1, "size": size, "near_duplicates": 0.25}
     )
@@ -80,18 +81,18 @@ def simulated(fields: int, size: int) -> tuple[list[str], npt.NDArray[np.str_]]:
     return hashes, np.array([f"{entry.antibody}/{entry.field}" for entry in entries], dtype=np.str_)
 
 
-def changed(path: Path) -> tuple[list[str], npt.NDArray[np.str_]]:
-    """Hashes of real images and of their changed copies, and the field of view each shows."""
-    hashes, shown = [], []
+def modified(path: Path) -> tuple[list[str], npt.NDArray[np.str_]]:
+    """Hashes of real images and their modified copies, and the field of view of each."""
+    hashes, fields = [], []
     for id_, image in read_fields(path).items():
-        for picture in (image, *(change(image) for change in CHANGES)):
-            hashes.append(perceptual_hash(picture))
-            shown.append(id_)
-    return hashes, np.array(shown, dtype=np.str_)
+        for copy in (image, *(change(image) for change in CHANGES)):
+            hashes.append(perceptual_hash(copy))
+            fields.append(id_)
+    return hashes, np.array(fields, dtype=np.str_)
 
 
 def read_fields(path: Path) -> dict[str, Image]:
-    """Read all samples of a zip or a folder, (S, S, 4) uint8 each, by id."""
+    """Read all samples of a zip or a folder by id, each (S, S, 4) uint8."""
     if path.is_dir():
         files = {file.name: file.read_bytes() for file in path.glob("*.png")}
     else:
@@ -106,8 +107,8 @@ def read_fields(path: Path) -> dict[str, Image]:
     return {id_: np.dstack([found.get(channel, blank[id_]) for channel in CHANNELS]) for id_, found in stains.items()}
 
 
-def judge(hashes: list[str], fields: npt.NDArray[np.str_], bits: int) -> dict[str, float]:
-    """Compare the pairs found with those that show the same field; every pair is looked at for the gap."""
+def evaluate(hashes: list[str], fields: npt.NDArray[np.str_], bits: int) -> dict[str, float]:
+    """Compare the detected pairs with the pairs of the same field; distances are over all pairs."""
     known = np.array([text != "" for text in hashes])
     packed = np.array([list(bytes.fromhex(text)) for text in hashes if text], dtype=np.uint8)
     fields = fields[known]
@@ -122,29 +123,31 @@ def judge(hashes: list[str], fields: npt.NDArray[np.str_], bits: int) -> dict[st
         "pairs": int(same.sum()),
         "precision": true / max(len(pairs), 1),
         "recall": true / max(int(same.sum()), 1),
-        "farthest_copy": float(distances[same].max()),
-        "nearest_stranger": float(distances[~same].min()),
+        "largest_copy_distance": float(distances[same].max()),
+        "smallest_other_distance": float(distances[~same].min()),
     }
 
 
 def main(fields: int, size: int, real: Sequence[Path]) -> dict[str, dict[str, float]]:
-    """Judge each set by a range of thresholds, print, and return the figures at that of params.yaml."""
+    """Evaluate each set of images at several thresholds, print, and return the figures at that of params.yaml."""
     default = params.load().folds.near_duplicates
-    sets = {"simulated": simulated(fields, size)} | {path.parent.name + "/" + path.name: changed(path) for path in real}
+    sets = {"simulated": simulated(fields, size)} | {
+        path.parent.name + "/" + path.name: modified(path) for path in real
+    }
     rows = [
-        {"set": name, "bits": bits} | judge(*hashed, bits)
+        {"images of": name, "bits": bits} | evaluate(*hashed, bits)
         for name, hashed in sets.items()
         for bits in sorted({16, 32, 64, 80, 96, default})
     ]
-    figures = {name: judge(*hashed, default) for name, hashed in sets.items()}
+    figures = {name: evaluate(*hashed, default) for name, hashed in sets.items()}
     report(pd.DataFrame(rows), figures)
     return figures
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fields", type=int, default=400)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--real", type=Path, nargs="*", default=[])
+    parser.add_argument("--fields", type=int, default=400, help="simulated images (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=256, help="their size (pixels, default: %(default)s)")
+    parser.add_argument("--real", type=Path, nargs="*", default=[], help="zips or folders of real images")
     arguments = parser.parse_args()
     main(arguments.fields, arguments.size, arguments.real)

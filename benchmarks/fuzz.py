@@ -1,8 +1,9 @@
-"""Archives and images with bytes changed at random: ``python -m benchmarks.fuzz --minutes 4``.
+"""Fuzzing of the archive and image readers: ``python -m benchmarks.fuzz --minutes 4``.
 
-Each input is a tiny competition (a zip, a zip in a zip) or an image (PNG, JPEG) with a few bytes overwritten, cut out
-or doubled. It must be refused, or read right. Anything else (another exception, other pixels than the file's, more than
-a few seconds) ends the run and names the input. The last line is JSON.
+Each input is a tiny competition (a zip, or a zip within a zip) or an image (PNG, JPEG) in which a few bytes are
+overwritten, deleted or duplicated. It must be rejected with an ``InputError`` or read correctly. Anything else (another
+exception, wrong pixels, more than a few seconds) ends the run with an error that names the input. The last line is
+JSON.
 """
 
 import argparse
@@ -32,7 +33,7 @@ SLOW_S = 5.0
 
 
 def competition() -> dict[str, bytes]:
-    """One training sample in Kaggle's layout."""
+    """One training sample in Kaggle's layout, as files by name."""
     pngs = {f"train/a_{channel}.png": images.encode_png(TRUTH[..., i].copy()) for i, channel in enumerate(CHANNELS)}
     return {"train.csv": b"Id,Target\na,1 0\n"} | pngs
 
@@ -47,15 +48,14 @@ def zipped(files: dict[str, bytes], method: int) -> bytes:
 
 
 def read_zip(data: bytes) -> bool:
-    """Read a competition as ``pack`` does; whether it was taken."""
+    """Read a competition as ``pack`` does; return whether it was accepted."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "competition.zip").write_bytes(data)
         with open_archive(Path(folder)) as archive:
             samples, problems = list_samples(archive)
             pixels = np.empty_like(TRUTH)
             for id_ in samples["id"]:
-                found = pack_sample(archive, id_, pixels)
-                if isinstance(found, list):
+                if isinstance(pack_sample(archive, id_, pixels), list):  # a list of problems
                     return False
                 if not np.array_equal(pixels, TRUTH):
                     raise AssertionError("wrong pixels")
@@ -63,22 +63,22 @@ def read_zip(data: bytes) -> bool:
 
 
 def read_png(data: bytes) -> bool:
-    """Decode a PNG, which has checksums: what is taken is right."""
+    """Decode a PNG; since it has checksums, an accepted file must have the right pixels."""
     if not np.array_equal(images.decode(data, "green"), TRUTH[..., 0]):
         raise AssertionError("wrong pixels")
     return True
 
 
 def read_jpeg(data: bytes) -> bool:
-    """Decode a JPEG, which has no checksum: all one can ask for is a square image."""
+    """Decode a JPEG; it has no checksum, so only the shape of an accepted file is checked."""
     image = images.decode(data, "green")
     if image.ndim != 2 or image.shape[0] != image.shape[1]:
-        raise AssertionError("not a channel")
+        raise AssertionError("not a square channel")
     return True
 
 
 def changed(data: bytes, rng: np.random.Generator) -> bytes:
-    """Overwrite, cut out or double a few bytes in one to three places."""
+    """Overwrite, delete or duplicate a few bytes in one to three places."""
     result = bytearray(data)
     for _ in range(rng.integers(1, 4)):
         start = int(rng.integers(len(result)))
@@ -95,39 +95,39 @@ def changed(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def main() -> None:
-    """Try inputs until the time is over."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=4)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    """Try inputs until the time is up."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=4, help="run time (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the changes (default: %(default)s)")
+    arguments = parser.parse_args()
     files = competition()
     jpeg = cv2.imencode(".jpg", np.repeat(TRUTH[..., :1], 3, axis=2))[1].tobytes()
     cases: dict[str, tuple[bytes, Callable[[bytes], bool]]] = {
         "zip": (zipped(files, 0), read_zip),
         "deflated zip": (zipped(files, ZIP_DEFLATED), read_zip),
-        "zip in a zip": (zipped({"all.zip": zipped(files, 0)}, 0), read_zip),
+        "zip within a zip": (zipped({"all.zip": zipped(files, 0)}, 0), read_zip),
         "png": (files["train/a_green.png"], read_png),
         "jpeg": (jpeg, read_jpeg),
     }
     tried = dict.fromkeys(cases, 0)
-    taken = dict.fromkeys(cases, 0)
-    end = time.monotonic() + given.minutes * 60
+    accepted = dict.fromkeys(cases, 0)
+    end = time.monotonic() + arguments.minutes * 60
     number = 0
     while time.monotonic() < end:
         for name, (whole, read) in cases.items():
             started = time.monotonic()
             try:
-                taken[name] += read(changed(whole, np.random.default_rng((given.seed, number))))
+                accepted[name] += read(changed(whole, np.random.default_rng((arguments.seed, number))))
             except InputError:
                 pass
             except Exception as error:
-                raise RuntimeError(f"{name}, seed {given.seed}, input {number}") from error
+                raise RuntimeError(f"{name}, seed {arguments.seed}, input {number}") from error
             if time.monotonic() - started > SLOW_S:
-                raise RuntimeError(f"{name}, seed {given.seed}, input {number}: more than {SLOW_S} s")
+                raise RuntimeError(f"{name}, seed {arguments.seed}, input {number}: more than {SLOW_S} s")
             tried[name] += 1
         number += 1
-    table = pd.DataFrame({"input": list(cases), "tried": tried.values(), "taken": taken.values()})
-    report(table, {"tried": sum(tried.values()), "taken": sum(taken.values()), "failures": 0})
+    table = pd.DataFrame({"input": list(cases), "tried": tried.values(), "accepted": accepted.values()})
+    report(table, {"tried": sum(tried.values()), "accepted": sum(accepted.values()), "failures": 0})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Timing that survives a noisy machine: every case once a round, and ratios within the rounds."""
+"""Timing on a noisy machine: interleaved rounds, and ratios within each round."""
 
 import gc
 import json
@@ -12,15 +12,15 @@ Seconds = dict[str, list[float]]
 
 
 def measure(cases: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> Seconds:
-    """Time each case once a round, one after the other, so that a slow minute slows them all.
+    """Time every case once per round, so that background load affects all cases alike.
 
     Args:
-        cases: what to run, by name.
+        cases: functions to time, by name.
         rounds: measured rounds.
-        warm_up: rounds before those, not measured.
+        warm_up: rounds before them that are not measured.
 
     Returns:
-        Wall seconds of each case, one a round.
+        Wall-clock seconds of each case, one value per round.
     """
     seconds: Seconds = {name: [] for name in cases}
     for round_ in range(-warm_up, rounds):
@@ -34,16 +34,16 @@ def measure(cases: Mapping[str, Callable[[], object]], rounds: int, warm_up: int
 
 
 def ratio(seconds: Seconds, over: str, under: str) -> float:
-    """Median over the rounds of one case's time by another's."""
+    """Median over the rounds of the ratio of two cases' times."""
     return statistics.median(a / b for a, b in zip(seconds[over], seconds[under], strict=True))
 
 
 def ratio_of_medians(seconds: Seconds, over: str, under: str) -> float:
-    """One case's median time by another's."""
+    """Ratio of two cases' median times."""
     return statistics.median(seconds[over]) / statistics.median(seconds[under])
 
 
 def report(table: pd.DataFrame, figures: Mapping[str, object]) -> None:
-    """Print a table to read and, last, one line of JSON for a program."""
+    """Print a table and, as the last line, the figures as JSON."""
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     print(json.dumps(figures))

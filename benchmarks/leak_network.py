@@ -1,8 +1,8 @@
-"""The leak, shown on real networks: a finished run's models, trained again on image-level folds.
+"""Optimism of image-level folds for the networks of a finished run: ``python -m benchmarks.leak_network [MODEL ...]``.
 
-``python -m benchmarks.leak_network [MODEL ...]`` works in the folder of a finished ``dvc repro`` and takes as long as
-training the models (all of params.yaml, if none is named) once on every fold. The run's own predictions serve for the
-grouped folds. Everything is done by the pipeline's stages, in a folder of their own.
+Run it in the folder of a finished ``dvc repro``. The models (default: all) are trained again on image-level folds,
+which takes as long as their first training; the predictions for grouped folds are those of the run. All work is done by
+the pipeline's stages in a temporary folder.
 """
 
 import json
@@ -19,6 +19,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from benchmarks.interleaved import report
+from benchmarks.leak import SPLITS
 from pipeline.core import paths
 from pipeline.core.entry import run_main
 from pipeline.core.labels import target_matrix
@@ -31,14 +32,14 @@ COLUMNS = ("samples", "groups", "macro_f1", "macro_f1_low", "macro_f1_high")
 
 
 def image_level(folds: pd.DataFrame) -> pd.DataFrame:
-    """The same samples with folds that take no notice of groups, as even as the grouped ones."""
+    """Assign the same samples to folds that ignore the groups but are as balanced as the grouped ones."""
     ids = np.unique(folds["fold"])
     samples = folds["id"].to_numpy(dtype=np.str_)
     return folds.assign(fold=ids[assign_folds(target_matrix(folds["target"]), samples, len(ids), seed=0)])
 
 
 def prepare(folder: Path, models: list[str], folds: pd.DataFrame) -> None:
-    """Lay out a project folder of some models on the packed images of this one."""
+    """Set up a project folder with some of the models, using the packed images of this one."""
     yaml = YAML(typ="safe")
     content: dict[str, Any] = yaml.load(Path("params.yaml"))
     yaml.dump(content | {"models": {model: content["models"][model] for model in models}}, folder / "params.yaml")
@@ -50,13 +51,13 @@ def prepare(folder: Path, models: list[str], folds: pd.DataFrame) -> None:
 
 
 def run(stage: str, folder: Path, *arguments: str) -> None:
-    """Run a stage in a folder."""
+    """Run a stage in another folder."""
     command = [sys.executable, "-m", f"pipeline.stages.{stage}", *arguments]
     subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(Path.cwd())}, check=True)
 
 
 def cross_validate(models: list[str], *, grouped: bool) -> dict[str, Any]:
-    """metrics.json of some models on grouped or on image-level folds."""
+    """The metrics of some models on grouped or image-level folds."""
     folds = read_folds()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -75,26 +76,26 @@ def cross_validate(models: list[str], *, grouped: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print both cross-validated scores beside the test scores."""
+    """Print the cross-validated and test scores for both kinds of folds."""
     models = sys.argv[1:] or list(load().models)
     rows, figures = [], dict[str, Any](models=models)
-    for way in ("grouped", "image-level"):
-        metrics = cross_validate(models, grouped=way == "grouped")
-        alike, test = metrics["test_as_held_out"], metrics["test"]
+    for split in SPLITS:
+        metrics = cross_validate(models, grouped=split == "grouped")
+        single, test = metrics["test_as_held_out"], metrics["test"]
         rows += [
-            metrics | {"folds": way, "scored on": "held-out samples"},
-            alike | {"folds": way, "scored on": "test set, by each fold's network"},
-            test | {"folds": way, "scored on": "test set, by all together"},
+            metrics | {"folds": split, "scored on": "out-of-fold"},
+            single | {"folds": split, "scored on": "test, single fold"},
+            test | {"folds": split, "scored on": "test, all folds"},
         ]
         ends = (metrics["expected_test_low"], metrics["expected_test_high"])
-        figures[way] = {
+        figures[split] = {
             "cross-validated": metrics["macro_f1"],
             "low": metrics["macro_f1_low"],
             "high": metrics["macro_f1_high"],
-            "test by each fold's": alike["macro_f1"],
-            "test by all": test["macro_f1"],
-            "interval holds test": metrics["macro_f1_low"] <= alike["macro_f1"] <= metrics["macro_f1_high"],
-            "test as expected": ends[0] <= alike["macro_f1"] <= ends[1],
+            "test, single fold": single["macro_f1"],
+            "test, all folds": test["macro_f1"],
+            "interval contains test": metrics["macro_f1_low"] <= single["macro_f1"] <= metrics["macro_f1_high"],
+            "test in expected range": ends[0] <= single["macro_f1"] <= ends[1],
         }
     report(pd.DataFrame(rows)[["folds", "scored on", *COLUMNS]], figures)
 

@@ -1,19 +1,18 @@
-"""Do the maps show where the protein is? ``python -m benchmarks.maps``, after a run of the simulated competition.
+"""Localisation accuracy of the attention maps on simulated images: ``python -m benchmarks.maps``.
 
-The simulator knows where each label's signal is. For every label of every test sample, which no network was
-trained on, each kind of map of each model (its first fold) is held against that mask:
+Run it after a run of the simulated competition. The simulator knows the pixels of each label's signal. Each kind of map
+of each model (its first fold) is compared with this mask, for every label of every test sample:
 
-- hit: the map's highest point is within 15 pixels of the mask (the pointing game: Zhang et al., "Top-Down Neural
-  Attention by Excitation Backprop", IJCV 2018); by chance, that is the share of the field within 15 pixels;
-- auc: area under the ROC curve of the map's values as a classifier of the mask's pixels; by chance 0.5.
+- hit: the map's maximum is within 15 pixels of the mask (the pointing game: Zhang et al., "Top-Down Neural Attention by
+  Excitation Backprop", IJCV 2018). The chance level is the share of the image within 15 pixels of the mask.
+- auc: ROC AUC of the map's values as a classifier of the mask's pixels. The chance level is 0.5.
 
-It prints a table by model and kind, one by label for the maps that give reasons (Grad-CAM, occlusion), and last a line
-of JSON. Intervals are 95 % by bootstrap over antibodies. The images are simulated: the figures rank maps, they say
-nothing of real images.
+It prints a table by model and kind, a table by label for the label-specific maps (Grad-CAM, occlusion), and a last line
+of JSON. Intervals are 95 % by bootstrap over antibodies. On simulated images the figures compare kinds of maps; they do
+not carry over to real images.
 """
 
 import argparse
-import sys
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -26,6 +25,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.interleaved import report
 from pipeline.core import params, paths
+from pipeline.core.entry import run_main
 from pipeline.core.errors import InputError
 from pipeline.core.labels import LABELS
 from pipeline.core.progress import track
@@ -38,17 +38,17 @@ from pipeline.sources.images import shrink_quickly
 from pipeline.sources.packed_array import open_images, read_index
 
 TOLERANCE = 15
-"""Pixels at a side of 512; in proportion at other sizes."""
+"""Pixels for images of 512 x 512; scaled for other sizes."""
 STRIDE = 4
-"""Every fourth pixel of every fourth row is enough for the area under a curve."""
+"""The AUC uses every fourth pixel of every fourth row."""
 
 Map = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """One map of one label of one sample."""
+class MapScore:
+    """The scores of one map, of one label of one sample."""
 
     model: str
     kind: str
@@ -59,43 +59,45 @@ class Judgement:
     auc: float
 
 
-def judge(found: Map, mask: Mask) -> tuple[bool, float, float]:
-    """Hold a map (S, S) against a mask (S, S) that is neither empty nor full: hit, its chance, and the area."""
+def score_map(values: Map, mask: Mask) -> tuple[bool, float, float]:
+    """Hit, chance level of a hit, and AUC of a map (S, S); the mask (S, S) must be neither empty nor full."""
     near: Mask = distance_transform_edt(~mask) <= TOLERANCE * len(mask) / 512
-    # A flat map points nowhere: its hit is one of chance, not that of its first pixel.
-    hit = near[found == found.max()].mean() > 0.5 if found.min() < found.max() else False
+    # A constant map has no maximum, so it is no hit. Of several maxima, most must be near the mask.
+    hit = near[values == values.max()].mean() > 0.5 if values.min() < values.max() else False
     return (
         bool(hit),
         float(near.mean()),
-        float(roc_auc_score(mask[::STRIDE, ::STRIDE].ravel(), found[::STRIDE, ::STRIDE].ravel())),
+        float(roc_auc_score(mask[::STRIDE, ::STRIDE].ravel(), values[::STRIDE, ::STRIDE].ravel())),
     )
 
 
-def judge_sample(
+def score_sample(
     networks: dict[str, tuple[AnyModel, int]], image: npt.NDArray[np.uint8], entry: Entry, settings: params.Simulation
-) -> list[Judgement]:
-    """Judge all maps of one sample.
+) -> list[MapScore]:
+    """Score all maps of one sample.
 
     Args:
-        networks: each with the size it sees, by the model's name.
-        image: (S, S, 4), packed.
+        networks: each with the size of its input, by model name.
+        image: (S, S, 4) uint8, packed.
         entry: the sample in the simulator's plan.
-        settings: the simulator's section.
+        settings: the section sample of params.yaml.
     """
-    shown = masks(entry, settings)
-    labels = [label for label in entry.labels if 0 < shown[label][::STRIDE, ::STRIDE].mean() < 1]
-    judged = []
+    signal = masks(entry, settings)
+    labels = [label for label in entry.labels if 0 < signal[label][::STRIDE, ::STRIDE].mean() < 1]
+    if not labels:
+        return []
+    scores = []
     for name, (network, size) in networks.items():
         pixels = torch.from_numpy(shrink_quickly(image, size).transpose(2, 0, 1).copy())
         batch = pixels.expand(len(labels), -1, -1, -1)
-        for kind, maps in label_maps(network, batch, torch.tensor(labels), settings.size).items() if labels else []:
-            for label, found in zip(labels, maps.numpy(), strict=True):
-                judged.append(Judgement(name, kind, label, entry.group, *judge(found, shown[label])))
-    return judged
+        for kind, maps in label_maps(network, batch, torch.tensor(labels), settings.size).items():
+            for label, values in zip(labels, maps.numpy(), strict=True):
+                scores.append(MapScore(name, kind, label, entry.group, *score_map(values, signal[label])))
+    return scores
 
 
 def with_interval(values: "pd.Series[float]", groups: "pd.Series[str]") -> str:
-    """The mean over antibodies with its interval, as text."""
+    """The mean over antibodies and its interval, as text."""
     means = values.astype(float).groupby(groups).mean().to_numpy()
     if len(means) < 2 or means.min() == means.max():
         return f"{means.mean():.3f}"
@@ -103,16 +105,16 @@ def with_interval(values: "pd.Series[float]", groups: "pd.Series[str]") -> str:
     return f"{means.mean():.3f} ({low:.3f} to {high:.3f})"
 
 
-def summary(judged: pd.DataFrame) -> pd.DataFrame:
-    """A row for each model and kind."""
+def summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """A row per model and kind of map."""
     rows = []
-    for (model, kind), part in judged.groupby(["model", "kind"], sort=False):
+    for (model, kind), part in scores.groupby(["model", "kind"], sort=False):
         rows.append(
             {
                 "model": model,
                 "kind": kind,
                 "hit": with_interval(part["hit"], part["group"]),
-                "by chance": round(float(part["hit_by_chance"].mean()), 3),
+                "chance": round(float(part["hit_by_chance"].mean()), 3),
                 "auc": with_interval(part["auc"], part["group"]),
                 "maps": len(part),
                 "antibodies": part["group"].nunique(),
@@ -121,15 +123,15 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def main(samples: int) -> pd.DataFrame:
-    """Judge, print, and return every judgement.
+def main(samples: int) -> None:
+    """Score all maps and print the tables.
 
     Args:
-        samples: of the test set, at most.
+        samples: largest number of test samples.
     """
     settings = params.load()
     if settings.pack.size != settings.sample.size:
-        raise InputError("params.yaml: pack.size and sample.size differ, so masks and maps would not match")
+        raise InputError("params.yaml: pack.size and sample.size differ: set them to the same size and run dvc repro")
     fold = settings.folds.ids[0]
     networks: dict[str, tuple[AnyModel, int]] = {}
     for name in settings.models:
@@ -138,10 +140,10 @@ def main(samples: int) -> pd.DataFrame:
     index, images = read_index("sample"), open_images("sample")
     rows = dict(zip(index["id"], index["row"].tolist(), strict=True))
     entries = [entry for entry in plan(settings.sample) if entry.split == "test"][:samples]
-    judged: list[Judgement] = []
-    for entry in track(entries, "judging maps", total=len(entries)):
-        judged += judge_sample(networks, images[rows[entry.id]], entry, settings.sample)
-    table = pd.DataFrame([asdict(judgement) for judgement in judged])
+    scores: list[MapScore] = []
+    for entry in track(entries, "maps", total=len(entries)):
+        scores += score_sample(networks, images[rows[entry.id]], entry, settings.sample)
+    table = pd.DataFrame([asdict(score) for score in scores])
     of_one_label = table[table["kind"].isin(LABEL_MAPS)]
     by_label = of_one_label.groupby(["kind", "label"])[["hit", "hit_by_chance", "auc"]].mean()
     by_label.insert(0, "maps", of_one_label.groupby(["kind", "label"]).size())
@@ -154,14 +156,10 @@ def main(samples: int) -> pd.DataFrame:
     overall = table.assign(name=table["model"] + " " + table["kind"]).groupby("name")
     means = overall[["hit", "hit_by_chance", "auc"]].mean().round(4)
     report(summary(table), {str(name): row.to_dict() for name, row in means.iterrows()})
-    return table
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=10**9, help="of the test set, at most")
-    count = parser.parse_args().samples
-    try:
-        main(count)
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    parser.add_argument("--samples", type=int, default=10**9, help="largest number of test samples (default: all)")
+    arguments = parser.parse_args()
+    run_main(lambda: main(arguments.samples))

@@ -1,10 +1,11 @@
-"""What packing costs over bare decoding: ``python -m benchmarks.pack [--source FOLDER]``.
+"""Cost of packing relative to decoding alone: ``python -m benchmarks.pack [--source FOLDER]``.
 
-Both read the same members of the same archive in as many threads as there are cores, in turn. Decoding is what every
-public solution does per sample: four PNGs through OpenCV. Packing checks, measures and hashes them as well and writes
-one array. Without a folder the samples are simulated ones, encoded as Kaggle's were and each there several times.
+Both read the same files of the same archive with one thread per core, in interleaved rounds. Decoding is what public
+solutions do: four PNGs per sample with OpenCV. Packing also checks, measures and hashes the images and writes them to
+one array. Without ``--source``, simulated samples are used, encoded as Kaggle's are and repeated several times.
 
-The last line is JSON: ``pack_over_decode`` is a ratio of wall times, ``peak_memory_mb`` is of a process that packs.
+The last line is JSON: ``pack_over_decode`` is a ratio of wall times, ``peak_memory_mb`` is the peak memory of a process
+that packs.
 """
 
 import argparse
@@ -30,11 +31,11 @@ from pipeline.sources.packing import in_threads, pack
 from pipeline.sources.samples import list_samples
 
 AS_KAGGLE = [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_ALL_FILTERS]
-"""zlib's default level and every line's best filter; the simulator's own PNGs are written quickly and decode faster."""
+"""zlib's default level and the best filter of each line; the simulator's faster encoding also decodes faster."""
 
 
 def simulated(settings: params.Simulation, copies: int, folder: Path) -> Path:
-    """Write a competition of training samples, each drawn once and there ``copies`` times, and return its folder."""
+    """Write a competition of simulated training samples, each ``copies`` times, and return its folder."""
     ids = []
     with zipfile.ZipFile(folder / "competition.zip", "w") as archive:
         for entry in (entry for entry in plan(settings) if entry.split == "train"):
@@ -49,7 +50,7 @@ def simulated(settings: params.Simulation, copies: int, folder: Path) -> Path:
 
 
 def decode_all(archive: Archive, samples: pd.DataFrame) -> None:
-    """Read and decode the four PNGs of each sample, spread over the cores, and keep nothing."""
+    """Read and decode the four PNGs of each sample, one thread per core, and discard the pixels."""
 
     def decode(id_: str) -> None:
         for channel in CHANNELS:
@@ -60,22 +61,22 @@ def decode_all(archive: Archive, samples: pd.DataFrame) -> None:
 
 
 def pack_all(archive: Archive, samples: pd.DataFrame, size: int) -> None:
-    """Pack the samples into a folder that is thrown away."""
+    """Pack the samples into a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         pack(archive, samples, size, Path(folder))
 
 
 def peak_memory_mb(source: Path, size: int) -> float:
-    """Pack a source in this process, which should have done nothing else, and return the most memory it held."""
+    """Pack a source in this process, which must be new, and return its peak memory."""
     with open_archive(source) as archive:
         pack_all(archive, list_samples(archive)[0], size)
-    # Not getrusage: what it tells includes the process that started this one.
+    # Not getrusage, whose figure includes the parent process.
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def run(source: Path, size: int, rounds: int) -> None:
-    """Measure and print."""
+    """Measure and print the figures."""
     with open_archive(source) as archive:
         samples, _ = list_samples(archive)
         seconds = measure(
@@ -87,7 +88,7 @@ def run(source: Path, size: int, rounds: int) -> None:
         )
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         peak = pool.submit(peak_memory_mb, source, size).result()
-    rates = [{"case": case, "samples a second": len(samples) / np.median(taken)} for case, taken in seconds.items()]
+    rates = [{"case": case, "samples per second": len(samples) / np.median(taken)} for case, taken in seconds.items()]
     figures = {
         "pack_over_decode": round(ratio(seconds, "pack", "decode"), 3),
         "peak_memory_mb": round(peak),
@@ -99,20 +100,20 @@ def run(source: Path, size: int, rounds: int) -> None:
 
 
 def main() -> None:
-    """Read the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source", type=Path, help="folder of a competition; simulated ones without it")
-    parser.add_argument("--size", type=int, default=512, help="pixels of the images")
-    parser.add_argument("--samples", type=int, default=16, help="drawn, where they are simulated")
-    parser.add_argument("--copies", type=int, default=16, help="of each drawn one")
-    parser.add_argument("--rounds", type=int, default=7)
-    given = parser.parse_args()
-    if given.source:
-        run(given.source, given.size, given.rounds)
+    """Read the command line and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, help="folder of a competition (default: simulated samples)")
+    parser.add_argument("--size", type=int, default=512, help="image size (pixels, default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=16, help="simulated samples (default: %(default)s)")
+    parser.add_argument("--copies", type=int, default=16, help="copies of each (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="measured rounds (default: %(default)s)")
+    arguments = parser.parse_args()
+    if arguments.source:
+        run(arguments.source, arguments.size, arguments.rounds)
         return
-    settings = params.load().sample.model_copy(update={"size": given.size, "train": given.samples, "test": 1})
+    settings = params.load().sample.model_copy(update={"size": arguments.size, "train": arguments.samples, "test": 1})
     with tempfile.TemporaryDirectory() as folder:
-        run(simulated(settings, given.copies, Path(folder)), given.size, given.rounds)
+        run(simulated(settings, arguments.copies, Path(folder)), arguments.size, arguments.rounds)
 
 
 if __name__ == "__main__":

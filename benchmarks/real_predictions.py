@@ -1,9 +1,10 @@
-"""How the ensemble stage's procedure does on real competitors' probabilities, beside its alternatives and its peers.
+"""The ensemble stage on probabilities of real competitors, compared with alternatives and with submissions.
 
     python -m benchmarks.real_predictions --scores scores.npz --truth truth.csv --peer their-final=submission.csv
 
-The scores are arrays (rows, 28) by network name, with their ``ids``; the truth covers some of the rows. Everything that
-is learned is cross-fitted over five random folds of the rows with truth, several times over. The last line is JSON.
+The npz file contains ``ids`` and, for each network, an array (rows, 28) of probabilities; the truth covers some of the
+rows. All fitting is cross-fitted over five random folds of these rows, repeated with several random splits. The last
+line is JSON.
 """
 
 import argparse
@@ -30,15 +31,15 @@ from pipeline.evaluation.metrics import Bools, Floats, f1_by_label
 from pipeline.evaluation.thresholds import POLICIES
 
 FOLDS = 5
-FEWEST = 3
-"""Positives that a label needs to count: with fewer, some folds learn from one positive or none."""
+MIN_POSITIVES = 3
+"""Labels with fewer positives are not scored: some folds would be fitted to one positive or none."""
 RESAMPLES = 300
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One line of the table: some of the networks under some settings, or given decisions."""
+class Procedure:
+    """One row of the table: some of the networks with settings of the ensemble stage."""
 
     kind: str
     name: str
@@ -46,62 +47,63 @@ class Contender:
     settings: Ensemble
 
 
-def contenders(networks: list[str], settings: Ensemble) -> Iterator[Contender]:
-    """The default, its alternatives one setting at a time, two simple procedures, and every network alone."""
+def procedures(networks: list[str], settings: Ensemble) -> Iterator[Procedure]:
+    """The default, two simple procedures, the default with one setting changed, and each network alone."""
 
     def variant(**changes: object) -> Ensemble:
         return settings.model_copy(update=changes)
 
-    everyone = slice(None)
-    yield Contender("default", "as params.yaml says", everyone, settings)
-    plain = {"blend": "probabilities", "calibration": "none"}
-    yield Contender("simple", f"plain mean, constant {settings.fixed}", everyone, variant(**plain, thresholds="fixed"))
-    naive = variant(**plain, thresholds="per_label", shrinkage=0.0)
-    yield Contender("simple", "plain mean, best F1 of each label", everyone, naive)
+    all_networks = slice(None)
+    yield Procedure("default", "as in params.yaml", all_networks, settings)
+    mean = {"blend": "probabilities", "calibration": "none"}
+    fixed = variant(**mean, thresholds="fixed")
+    yield Procedure("simple", f"mean, threshold {settings.fixed_threshold}", all_networks, fixed)
+    unshrunk = variant(**mean, thresholds="per_label", shrinkage=0.0)
+    yield Procedure("simple", "mean, best F1 of each label", all_networks, unshrunk)
     for policy in POLICIES:
-        yield Contender("thresholds", policy, everyone, variant(thresholds=policy))
-        yield Contender("uncalibrated", policy, everyone, variant(thresholds=policy, calibration="none"))
+        yield Procedure("thresholds", policy, all_networks, variant(thresholds=policy))
+        yield Procedure("uncalibrated", policy, all_networks, variant(thresholds=policy, calibration="none"))
     for blend in BLENDINGS:
-        yield Contender("blend", blend, everyone, variant(blend=blend))
+        yield Procedure("blend", blend, all_networks, variant(blend=blend))
     for calibration in CALIBRATIONS:
-        yield Contender("calibration", calibration, everyone, variant(calibration=calibration))
+        yield Procedure("calibration", calibration, all_networks, variant(calibration=calibration))
     for position, network in enumerate(networks):
-        yield Contender("network", network, slice(position, position + 1), settings)
+        yield Procedure("network", network, slice(position, position + 1), settings)
 
 
-def decide_often(contender: Contender, members: Floats, truth: Bools, repeats: int) -> list[Bools]:
-    """Cross-fitted decisions on all rows, once per random split into folds; the same splits for every contender."""
-    fit = partial(fit_rule, settings=contender.settings)
+def cross_fit_repeatedly(procedure: Procedure, members: Floats, truth: Bools, repeats: int) -> list[Bools]:
+    """Cross-fitted decisions on all rows, for each random split into folds; all procedures share the splits."""
+    fit = partial(fit_rule, settings=procedure.settings)
     splits = [np.random.default_rng(seed).permutation(len(truth)) % FOLDS for seed in range(repeats)]
-    return [cross_fit(members[contender.networks], truth, folds, fit).decisions for folds in splits]
+    return [cross_fit(members[procedure.networks], truth, folds, fit).decisions for folds in splits]
 
 
-def rate(decided: list[Bools], truth: Bools) -> tuple[float, float, npt.NDArray[np.float64]]:
-    """Macro-F1 over the labels that count, its standard deviation over the splits, and its value in each resample."""
-    counted = truth.sum(axis=0) >= FEWEST
-    scores = [f1_by_label(decisions, truth)[counted].mean() for decisions in decided]
+def score(by_split: list[Bools], truth: Bools) -> tuple[float, float, npt.NDArray[np.float64]]:
+    """Mean macro-F1 over the scored labels, its standard deviation over the splits, and its value in each resample."""
+    counted = truth.sum(axis=0) >= MIN_POSITIVES
+    scores = [f1_by_label(decisions, truth)[counted].mean() for decisions in by_split]
     rows = np.arange(len(truth)).astype(np.str_)
     resampled = [
         f1_resamples(decisions, truth, rows, resamples=RESAMPLES, seed=0)[:, counted].mean(axis=1)
-        for decisions in decided
+        for decisions in by_split
     ]
     return float(np.mean(scores)), float(np.std(scores)), np.mean(resampled, axis=0)
 
 
 def read_scores(path: Path) -> tuple["pd.Index[str]", dict[str, Floats]]:
-    """The ids and each network's probabilities."""
+    """Read the ids and the probabilities of each network."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: np.asarray(archive[name]) for name in archive.files}
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not an npz file ({error})") from None
     if "ids" not in arrays or len(arrays) < 2:
-        raise InputError(f"{path}: it needs ids and at least one array of probabilities")
+        raise InputError(f"{path}: it must contain ids and at least one array of probabilities")
     return pd.Index(arrays.pop("ids")), arrays
 
 
 def read_targets(path: Path, column: str) -> "pd.Series[str]":
-    """The targets of a truth or of a submission, by id; an empty prediction stays empty."""
+    """Read the targets of a truth file or a submission, by id; an empty prediction stays empty."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         return table.set_index("Id")[column]
@@ -109,22 +111,24 @@ def read_targets(path: Path, column: str) -> "pd.Series[str]":
         raise InputError(f"{path} is not a CSV with the columns Id and {column} ({error})") from None
 
 
-def read_decisions(path: Path, ids: "pd.Index[str]") -> Bools:
-    """What a submission decided on these rows, (N, 28)."""
+def read_submission(peer: str, ids: "pd.Index[str]") -> tuple[str, Bools]:
+    """Read a submission given as NAME=CSV: its name, and its decisions for these rows, (N, 28)."""
+    name, _, file = peer.partition("=")
+    path = Path(file)
     targets = read_targets(path, "Predicted")
     if not ids.isin(targets.index).all():
-        raise InputError(f"{path}: it lacks rows that the truth has")
+        raise InputError(f"{path}: rows of the truth file are missing")
     chosen = targets.loc[ids]
     decisions = np.zeros((len(ids), 28), dtype=np.bool_)
     decisions[(chosen != "").to_numpy()] = target_matrix(chosen[chosen != ""])
-    return decisions
+    return name, decisions
 
 
 def main() -> None:
     """Print the table and the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scores", type=Path, required=True, metavar="NPZ")
-    parser.add_argument("--truth", type=Path, required=True, metavar="CSV")
+    parser.add_argument("--scores", type=Path, required=True, metavar="NPZ", help="ids and probabilities")
+    parser.add_argument("--truth", type=Path, required=True, metavar="CSV", help="columns Id and Target")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=CSV", help="a submission to compare with")
     parser.add_argument("--repeats", type=int, default=10, help="random splits into folds")
     arguments = parser.parse_args()
@@ -132,7 +136,7 @@ def main() -> None:
 
 
 def compare(scores: Path, truth_path: Path, peers: list[str], repeats: int) -> None:
-    """Rate every contender and peer on the rows whose truth is known."""
+    """Score every procedure and submission on the rows whose truth is known, and print the table."""
     ids, networks = read_scores(scores)
     targets = read_targets(truth_path, "Target")
     rows = ids.get_indexer(pd.Index(targets.index))
@@ -140,15 +144,15 @@ def compare(scores: Path, truth_path: Path, peers: list[str], repeats: int) -> N
         raise InputError(f"{truth_path}: {int((rows < 0).sum())} of its ids are not in {scores}")
     truth = target_matrix(targets)
     members = np.stack([probabilities[rows] for probabilities in networks.values()])
-    lines = list(contenders(list(networks), load().ensemble))
-    rated = [
-        (line.kind, line.name, *rate(decide_often(line, members, truth, repeats), truth))
-        for line in track(lines, "procedures", unit="procedures")
+    # Before the fits, which take minutes: a wrong file fails at once.
+    submissions = [read_submission(peer, pd.Index(targets.index)) for peer in peers]
+    tried = list(procedures(list(networks), load().ensemble))
+    scored = [
+        (one.kind, one.name, *score(cross_fit_repeatedly(one, members, truth, repeats), truth))
+        for one in track(tried, "procedures", unit="procedures")
     ]
-    for peer in peers:
-        name, _, path = peer.partition("=")
-        rated.append(("peer", name, *rate([read_decisions(Path(path), pd.Index(targets.index))], truth)))
-    score, resampled = rated[0][2], rated[0][4]
+    scored += [("peer", name, *score([decisions], truth)) for name, decisions in submissions]
+    default, resampled = scored[0][2], scored[0][4]
     table = pd.DataFrame(
         {
             "kind": kind,
@@ -157,21 +161,21 @@ def compare(scores: Path, truth_path: Path, peers: list[str], repeats: int) -> N
             "sd_of_splits": spread,
             "low": interval(draws, own, CONFIDENCE)[0],
             "high": interval(draws, own, CONFIDENCE)[1],
-            "behind_default": score - own,
+            "behind_default": default - own,
             "behind_low": np.quantile(resampled - draws, (1 - CONFIDENCE) / 2),
             "behind_high": np.quantile(resampled - draws, (1 + CONFIDENCE) / 2),
         }
-        for kind, name, own, spread, draws in rated
+        for kind, name, own, spread, draws in scored
     )
-    low, high = interval(resampled, score, CONFIDENCE)
+    low, high = interval(resampled, default, CONFIDENCE)
     figures = {
-        "cross_fitted_macro_f1": score,
+        "cross_fitted_macro_f1": default,
         "low": low,
         "high": high,
         "rows": len(truth),
-        "labels": int((truth.sum(axis=0) >= FEWEST).sum()),
+        "labels": int((truth.sum(axis=0) >= MIN_POSITIVES).sum()),
         "repeats": repeats,
-        "peers": {name: own for kind, name, own, _, _ in rated if kind == "peer"},
+        "peers": {name: own for kind, name, own, _, _ in scored if kind == "peer"},
     }
     report(table, figures)
 

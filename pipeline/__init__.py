@@ -1,10 +1,10 @@
-"""From a zip of fluorescence images to ``submission.csv`` and a cross-validated macro-F1 that can be believed."""
+"""Protein localisation: from a zip of fluorescence images to ``submission.csv`` and a cross-validated macro-F1."""
 
 import os
 
 __version__ = "0.1.0"
 
-# Torch's threads wait for each other many times a step, by default spinning. Where another process wants the
-# same core (a loader's worker, a browser), the spinning costs a factor of seven; asleep, they cost nothing.
-# It must be set before torch is loaded, and this module is loaded before any that does.
+# OpenMP threads synchronise many times per training step, and by default they busy-wait. If another process needs the
+# same core (a loader worker, a browser), this slows training by a factor of seven; passive waiting costs nothing.
+# The variable must be set before torch is imported, and this module is imported before any module that imports torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

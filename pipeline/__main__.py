@@ -13,16 +13,16 @@ COMMANDS = {
     "train-parallel": "train the stale models and folds side by side on Ray, one per GPU",
     "params": "explain and check the parameters in params.yaml",
 }
-"""Each is the module of that name in ``pipeline/commands/``, imported only when it is called."""
+"""A line of help for each command. Its module in ``pipeline/commands/`` is imported only when it is called."""
 
 
 def main() -> None:
-    """Run the command that the command line names."""
+    """Run the command given on the command line."""
     listing = "\n".join(f"  {name:<16}{text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="python -m pipeline",
         description="Protein localisation from fluorescence images. `dvc repro` runs the pipeline; these commands "
-        "look at its results and apply its models.",
+        "inspect its results and apply its models.",
         epilog=f"commands:\n{listing}\n\n`python -m pipeline COMMAND --help` explains a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

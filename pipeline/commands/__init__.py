@@ -1,1 +1,1 @@
-"""One module per word of ``python -m pipeline``."""
+"""One module per command of ``python -m pipeline``."""

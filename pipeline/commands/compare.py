@@ -3,8 +3,8 @@
 A and B are finished runs: folders, or git revisions whose outputs are in DVC's cache. B defaults to the working folder.
 Reads data/folds.csv and blend/held_out.npz of both, and ``score`` of params.yaml.
 
-The interval covers the choice of samples only. Retraining with another seed changes the score too, so two runs of one
-recipe can differ significantly; the command says so whenever it compares runs of one seed each.
+The confidence interval covers the choice of samples only. Retraining with another seed changes the score too, so two
+runs with the same parameters can differ significantly. The command prints this caveat below every comparison.
 """
 
 import argparse
@@ -28,20 +28,21 @@ from pipeline.evaluation.prediction_files import read_arrays
 from pipeline.evaluation.result_files import HELD_OUT
 
 ONE_SEED = (
-    "Each run was trained with one seed, and the interval does not include the variation between seeds: two runs of "
-    "one recipe can differ significantly. Train both with further seeds before relying on a small difference."
+    "Each run was trained with one seed, and the interval does not include the variation between seeds: two runs with "
+    "the same parameters can differ significantly. Train both with further seeds before relying on a small difference."
 )
 
 NEEDED = (paths.FOLDS, HELD_OUT)
+"""Files that are read from a git revision."""
 
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """The held-out samples of a finished run.
+    """The out-of-fold decisions of a finished run.
 
     Attributes:
-        name: as the user gave it.
-        samples: indexed by id: target, group and fold.
+        name: the folder or revision, as the user typed it.
+        samples: columns ``target``, ``group`` and ``fold``, indexed by sample id.
         decisions: (N, 28), in the order of ``samples``.
     """
 
@@ -50,13 +51,13 @@ class ScoredRun:
     decisions: Bools
 
     def on(self, ids: "pd.Index[str]") -> Bools:
-        """The decisions on some of its samples."""
+        """The decisions for the samples ``ids``, in their order."""
         chosen: Bools = self.decisions[self.samples.index.get_indexer(ids)]
         return chosen
 
 
 def read_scored_run(name: str) -> ScoredRun:
-    """Read a run from a folder or, where no folder has that name, from DVC's cache at a git revision.
+    """Read a run from a folder or, if there is no folder of that name, from DVC's cache at a git revision.
 
     Raises:
         InputError: there is no such folder or revision, its outputs are not in the cache, or they are damaged.
@@ -71,7 +72,7 @@ def read_scored_run(name: str) -> ScoredRun:
                 target.write_bytes(dvc.api.read(str(path), rev=name, mode="rb"))
             except DvcException as error:
                 raise InputError(
-                    f"{name}: {path} of that revision cannot be read ({error}): name a folder or a revision that has "
+                    f"{name}: {path} of that revision cannot be read ({error}): give a folder, or a revision that has "
                     "a finished run in DVC's cache (git checkout REVISION, then dvc repro or dvc pull)"
                 ) from None
         return _read_folder(Path(folder), name)
@@ -96,31 +97,31 @@ def _read_folder(folder: Path, name: str) -> ScoredRun:
 
 
 def compare(first: ScoredRun, second: ScoredRun, settings: Score) -> tuple[Difference, pd.DataFrame, str]:
-    """Compare two runs on the samples that both have held out.
+    """Compare the out-of-fold decisions of two runs on the samples that both have.
 
     Returns:
-        The difference in macro-F1, the table of labels, and both in words.
+        The difference in macro-F1 with its confidence interval, the table of labels, and the conclusion as text.
 
     Raises:
-        InputError: they have no sample in common, or the truth of one differs.
+        InputError: the runs have no sample in common, or disagree on the true labels of one.
     """
     common = first.samples.index.intersection(second.samples.index, sort=False)
     if common.empty:
-        raise InputError(f"{first.name} and {second.name} have no held-out sample in common: nothing to compare")
+        raise InputError(f"{first.name} and {second.name} have no sample in common: nothing to compare")
     before, after = first.samples.loc[common], second.samples.loc[common]
     if len(differing := common[before["target"] != after["target"]]):
         raise InputError(
-            f"{first.name} and {second.name} give different truth for {len(differing)} samples, such as "
+            f"{first.name} and {second.name} have different true labels for {len(differing)} samples, such as "
             f"{differing[0]}: compare runs on the same labels"
         )
     groups = after["group"].to_numpy(dtype=np.str_)
     truth = target_matrix(after["target"])
     found, table = difference(first.on(common), second.on(common), truth, groups, settings)
     lines = [_sentence(first.name, second.name, found, settings.confidence, len(common), len(np.unique(groups)))]
-    if alone := len(first.samples) + len(second.samples) - 2 * len(common):
-        lines.append(f"{alone} samples that only one of them holds are left out.")
+    if unshared := len(first.samples) + len(second.samples) - 2 * len(common):
+        lines.append(f"{unshared} samples that are in only one of the two runs are left out.")
     if not before["fold"].equals(after["fold"]):
-        lines.append("Their folds differ, so part of the difference may come from the folds.")
+        lines.append("Their folds differ, and part of the difference may come from that.")
     lines.append(ONE_SEED)
     return found, table, "\n".join(lines)
 
@@ -129,7 +130,7 @@ def _sentence(first: str, second: str, found: Difference, confidence: float, sam
     ends = (found.low, found.high)
     if not found.is_clear:
         size = f"{found.estimate:+.3f} for {second}, {confidence:.0%} interval {ends[0]:+.3f} to {ends[1]:+.3f}"
-        return f"{first} and {second} cannot be told apart ({size}; {samples:,} samples, {groups:,} groups)."
+        return f"{first} and {second} do not differ significantly ({size}; {samples:,} samples, {groups:,} groups)."
     better = second if found.estimate > 0 else first
     low, high = sorted(abs(end) for end in ends)
     return (
@@ -139,14 +140,14 @@ def _sentence(first: str, second: str, found: Difference, confidence: float, sam
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Compare the runs that the command line names."""
+    """Compare the runs given on the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline compare",
         description="Is one run better than another? A paired bootstrap on the out-of-fold samples that both have.",
         epilog="Example: after a change and dvc repro, `python -m pipeline compare HEAD` compares the run of the last "
         "commit with this one. The interval covers the choice of samples, not the variation between training seeds.",
     )
-    parser.add_argument("first", metavar="A", help="a run's folder, or a git revision whose outputs are in DVC's cache")
+    parser.add_argument("first", metavar="A", help="folder of a run, or a git revision with outputs in DVC's cache")
     parser.add_argument("second", metavar="B", nargs="?", default=".", help="the same (default: the working folder)")
     parsed = parser.parse_args(arguments)
     settings = load().score
@@ -154,5 +155,5 @@ def main(arguments: Sequence[str]) -> None:
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     clear = int(((table["low"] > 0) | (table["high"] < 0)).sum())
     by_chance = (1 - settings.confidence) * len(table)
-    print(f"\n{clear} of {len(table)} labels differ significantly; {by_chance:.1f} of {len(table)} would by chance.")
+    print(f"\n{clear} of {len(table)} labels differ significantly; {by_chance:.1f} would be expected to by chance.")
     print(words)

@@ -1,6 +1,6 @@
 """Print every key of params.yaml with its meaning, allowed values and readers: ``python -m pipeline params``.
 
-The text comes from the same classes that check the file (``core/params.py``), the readers from dvc.yaml.
+The text comes from the classes that also check the file (``core/params.py``), the readers from dvc.yaml.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.params import KINDS, Params, load
 
 WIDTH = 100
+"""Columns of the text."""
 TYPES = {int: "integer", float: "number", str: "text", bool: "true | false", NoneType: "null"}
 BOUNDS = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
 

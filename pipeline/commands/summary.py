@@ -1,6 +1,6 @@
 """The scores of a finished run in a few lines: ``python -m pipeline summary``.
 
-Reads metrics.json and, for the time each stage took, logs/times.csv.
+Reads metrics.json, the sources in params.yaml and, if it exists, logs/times.csv with the time of each stage.
 """
 
 import argparse
@@ -9,36 +9,48 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.core import paths
+from pipeline.core import params, paths
 from pipeline.core.entry import read_times
 from pipeline.core.errors import InputError
+from pipeline.reporting.blocks import BIAS_NOTE, simulated
+
+NEAR = 0.25
+"""A score in this lowest part of its interval gets `BIAS_NOTE`."""
 
 
-def describe(metrics: dict[str, Any]) -> str:
-    """The scores as aligned lines, from the content of metrics.json."""
+def describe(metrics: dict[str, Any], sources: Sequence[str]) -> str:
+    """The scores as aligned lines, from the content of metrics.json and the names of the sources."""
     folds = ", ".join(f"{score:.3f}" for score in metrics["folds"].values())
     baselines = ", ".join(f"{name.replace('_', ' ')} {score:.3f}" for name, score in metrics["baselines"].items())
     low, high = metrics["expected_test_low"], metrics["expected_test_high"]
+    scores = [metrics]
     rows = [
         ("submission", str(paths.SUBMISSION)),
         ("report", f"{paths.REPORT} (open it in a browser)"),
         ("metrics", f"{paths.METRICS}, tables in {paths.TABLES}/, plots in {paths.PLOTS}/"),
-        ("macro-F1", f"{_score(metrics, metrics)} out-of-fold samples, {metrics['groups']:,} groups)"),
+        (
+            "macro-F1",
+            f"{_score(metrics, metrics)} {simulated(sources)}out-of-fold samples, {metrics['groups']:,} groups)",
+        ),
         ("by fold", f"{folds} (mean {metrics['fold_mean']:.3f}, SD {metrics['fold_sd']:.3f})"),
         ("baselines", baselines),
         ("leakage", _leakage(**metrics["memory"])),
         ("expected", f"{low:.3f} to {high:.3f} on a test set of this size"),
     ]
     if "test" in metrics:
+        kind = simulated(sources[:1])  # the first source has the test set
         rows += [
-            ("test, by fold", f"{_score(metrics['test_as_held_out'], metrics)} samples, single-fold models)"),
-            ("test", f"{_score(metrics['test'], metrics)} samples, models of all folds)"),
+            ("test, by fold", f"{_score(metrics['test_as_held_out'], metrics)} {kind}samples, single-fold models)"),
+            ("test", f"{_score(metrics['test'], metrics)} {kind}samples, models of all folds)"),
         ]
+        scores += [metrics["test_as_held_out"], metrics["test"]]
+    if any(_near_lower_end(score) for score in scores):
+        rows.append(("intervals", BIAS_NOTE))
     return "\n".join(f"{name:<15}{text}" for name, text in rows)
 
 
 def describe_times(times: dict[str, dict[str, float]]) -> str:
-    """How long the stages took when each last ran on this machine, the longest first."""
+    """The time that each stage took when it last ran on this machine, the longest first."""
     totals = {stage: sum(jobs.values()) for stage, jobs in times.items()}
     longest = sorted(totals.items(), key=lambda item: -item[1])
     listed = ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in longest if round(seconds))
@@ -46,7 +58,7 @@ def describe_times(times: dict[str, dict[str, float]]) -> str:
 
 
 def code_revision() -> str:
-    """The commit of the working folder, and whether its code has changed since."""
+    """The commit of the working folder, and whether the code or the parameters have changed since."""
     try:
         commit = _git("rev-parse", "--short=12", "HEAD").strip()
         changed = _git("status", "--porcelain", "--", "pipeline", "params.yaml", "dvc.yaml")
@@ -65,26 +77,31 @@ def main(arguments: Sequence[str]) -> None:
         metrics = json.loads(paths.METRICS.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:
         raise InputError(f"{paths.METRICS} is missing or damaged ({error}): run dvc repro first") from None
-    print(describe(metrics))
+    print(describe(metrics, params.load().data.sources))
     if times := read_times():
         print(describe_times(times))
     print(f"{'code':<15}{code_revision()}")
 
 
 def _score(scores: dict[str, Any], metrics: dict[str, Any]) -> str:
-    """A score with its interval, up to the number of samples."""
+    """A score with its interval and, in an open bracket, the number of samples."""
     text = f"{scores['macro_f1']:.3f}"
     if scores["macro_f1"] != scores["macro_f1_present"]:
         present = f"{scores['macro_f1_present']:.3f} over the {scores['labels_present']} labels that occur"
-        text += f" ({present}; an absent label counts 0)"
+        text += f" ({present}; a label without samples counts as 0)"
     interval = f"{scores['macro_f1_low']:.3f} to {scores['macro_f1_high']:.3f}"
     return f"{text}, {metrics['confidence']:.0%} interval {interval} ({scores['samples']:,}"
 
 
+def _near_lower_end(scores: dict[str, Any]) -> bool:
+    low, high = scores["macro_f1_low"], scores["macro_f1_high"]
+    return bool(scores["macro_f1"] < low + NEAR * (high - low))
+
+
 def _leakage(grouped_folds: float, image_level_folds: float) -> str:
     return (
-        f"copying the labels of the most similar exposure scores {grouped_folds:.3f} with these folds, "
-        f"{image_level_folds:.3f} with image-level folds"
+        f"copying the labels of the sample with the most similar brightness scores {grouped_folds:.3f} with these "
+        f"folds, {image_level_folds:.3f} with image-level folds"
     )
 
 

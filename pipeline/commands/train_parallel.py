@@ -1,9 +1,9 @@
 """Train the stale jobs of the matrix in parallel on Ray: ``python -m pipeline train-parallel [--cpus N]``.
 
-Does what ``dvc repro tta`` does and leaves the same dvc.lock, but runs the jobs (a model and a fold each) side by side,
+Does what ``dvc repro tta`` does and leaves the same dvc.lock, but runs the jobs (a model and a fold each) in parallel,
 each with its own GPU or, without GPUs, with N cores. On a CPU the number of threads changes the last digits, so the
-bytes are those of ``OMP_NUM_THREADS=N dvc repro tta``. Ray runs on this machine or on the cluster that RAY_ADDRESS
-names; in a cluster the project is a checkout that all machines share, under one path. A job's output is in logs/.
+outputs are byte-identical to those of ``OMP_NUM_THREADS=N dvc repro tta``. Ray runs on this machine or on the cluster
+named by RAY_ADDRESS; all machines of a cluster must see the project at the same path. A job's output is in logs/.
 """
 
 import argparse
@@ -25,8 +25,10 @@ from pipeline.core.errors import InputError
 from pipeline.core.progress import count, say
 
 RETRIES = 3
-"""How often a job is started again whose worker was lost. One that ends by itself, well or not, is not."""
+"""Restarts of a job whose worker process was lost. A job that ends by itself, successfully or not, is not restarted."""
+
 END_OF_LOG = 5
+"""Lines of a failed job's log that are printed."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +41,22 @@ class Job:
 
     @property
     def name(self) -> str:
-        """As DVC calls it."""
+        """DVC's name of the job."""
         return f"{self.stage}@{self.model}-{self.fold}"
 
     @property
     def log(self) -> Path:
-        """Where its output goes."""
+        """The file that its output goes to."""
         return Path("logs") / f"{self.stage}-{self.model}-{self.fold}.log"
 
     @property
     def arguments(self) -> list[str]:
-        """What Python is started with, as dvc.yaml has it."""
+        """The arguments of Python, as in dvc.yaml."""
         return ["-m", f"pipeline.stages.{self.stage}", "--model", self.model, "--fold", str(self.fold)]
 
 
 def stale(jobs: Sequence[Job]) -> list[Job]:
-    """Those of the jobs that DVC would run."""
+    """The jobs that DVC would run."""
     if not jobs:
         return []
     with Repo(_wait_for_lock=True) as repo:
@@ -63,13 +65,13 @@ def stale(jobs: Sequence[Job]) -> list[Job]:
 
 
 def note(job: Job) -> None:
-    """Write what the job read and made to dvc.lock, and its outputs to DVC's cache, as `dvc repro` does."""
+    """Record the job's dependencies and outputs in dvc.lock, and its outputs in DVC's cache, as `dvc repro` does."""
     with Repo(_wait_for_lock=True) as repo:
         repo.commit(job.name, force=True)
 
 
 def inputs() -> str:
-    """A digest of what makes the jobs but for the images: parameters, stages, folds, weights and code."""
+    """A digest of everything that the jobs read except the images: parameters, stages, folds, weights and code."""
     code = "".join(code_digest.of_module(f"pipeline.stages.{stage}") for stage in ("train", "tta"))
     weights = sorted(path for path in Path("weights").rglob("*") if path.is_file())
     paths_read = (Path("params.yaml"), Path("dvc.yaml"), paths.FOLDS, *weights)
@@ -78,17 +80,17 @@ def inputs() -> str:
 
 
 def run_jobs(jobs: Sequence[Job], cpus: int) -> list[Job]:
-    """Run ``train`` jobs that are stale, then ``tta`` of each, noting every one that succeeds in dvc.lock.
+    """Run the stale ``train`` jobs, and ``tta`` after each; record every successful job in dvc.lock.
 
     Args:
-        jobs: those of ``train`` to run; Ray must be initialised.
-        cpus: cores of a job, which are its threads as well.
+        jobs: all ``train`` jobs, stale or not; Ray must be initialised.
+        cpus: cores, and threads, of a job.
 
     Returns:
-        The jobs that failed; their ``tta`` is left out.
+        The jobs that failed; the ``tta`` job after a failed ``train`` job is not run.
 
     Raises:
-        InputError: what makes the jobs has changed under way, so that dvc.lock would note the wrong thing.
+        InputError: a dependency of the jobs changed meanwhile, so that dvc.lock would record the wrong version.
     """
     import ray  # optional: requirements-cluster.txt
 
@@ -115,7 +117,7 @@ def run_jobs(jobs: Sequence[Job], cpus: int) -> list[Job]:
             bar.update()
             if inputs() != before:
                 raise InputError(
-                    "params.yaml, dvc.yaml, folds, weights or code changed under way: run the same command again"
+                    "params.yaml, dvc.yaml, folds, weights or code changed meanwhile: run the same command again"
                 )
             if not _succeeded(done):
                 failed.append(job)
@@ -140,20 +142,20 @@ def _succeeded(task: object) -> bool:
 
     try:
         return bool(ray.get(task) == 0)
-    except ray.exceptions.RayError as error:  # its worker was lost too often
+    except ray.exceptions.RayError as error:  # the worker was lost more than RETRIES times
         say(str(error))
         return False
 
 
 def _run(arguments: list[str], folder: str, log: str, threads: int) -> int:
-    """Run Python in ``folder`` and return its exit code; on a worker of Ray."""
-    # Ray may have been started by srun, whose variables would make a job one rank of many.
+    """Run Python in ``folder``, in a Ray worker, and return its exit code."""
+    # Ray may have been started by srun, whose variables would make a job one rank of several.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    # Loaded before the fork, after which only little is safe in a process of many threads.
+    # Loaded before the fork: in a multi-threaded process, few calls are safe between fork and exec.
     kernel = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def end_with_parent() -> None:
-        """Without it, a lost worker's job would run on beside the one that is started in its place."""
+        """Have the kernel kill the job with its worker; otherwise it would keep running beside its restarted copy."""
         if kernel is not None:
             kernel.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
@@ -170,40 +172,40 @@ def _run(arguments: list[str], folder: str, log: str, threads: int) -> int:
 
 
 def messages(failed: Sequence[Job]) -> Iterator[str]:
-    """What to tell about each job that failed: its name, its log and the end of that."""
+    """A message per failed job: its name, its log file and the last lines of it."""
     for job in failed:
         lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines() if job.log.exists() else []
         yield "\n    ".join([f"{job.name} failed, see {job.log}:", *lines[-END_OF_LOG:]])
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run every stale job."""
+    """Run all stale jobs."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline train-parallel",
         description="Run the stale train and tta jobs (a model and a fold each) in parallel on Ray: one per GPU or, "
         "without GPUs, one per N cores. dvc.lock is updated as by `dvc repro tta`.",
-        epilog="RAY_ADDRESS names a cluster that is already running. A job's output is in logs/.",
+        epilog="Set RAY_ADDRESS to use a running Ray cluster. A job's output is in logs/.",
     )
     parser.add_argument("--cpus", type=int, default=1, metavar="N", help="cores per job (default: 1)")
     cpus: int = parser.parse_args(arguments).cpus
     if importlib.util.find_spec("ray") is None:
-        raise InputError("Ray is not installed: run make train-parallel, or install requirements-cluster.txt")
+        raise InputError("Ray is not installed: run make train-parallel, or pip install -r requirements-cluster.txt")
     settings = params.load()
     if subprocess.run([sys.executable, "-m", "dvc", "repro", "folds"], check=False).returncode:
-        raise InputError("dvc repro folds failed (see above): the jobs need the folds first")
+        raise InputError("dvc repro folds failed (see above), and the jobs need its output")
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # "local" starts Ray anew: without an address it would join whatever runs on this machine.
+    # "local" starts a new instance: without an address, Ray would join one that already runs on this machine.
     address = os.environ.get("RAY_ADDRESS") or "local"
     try:
         ray.init(address, include_dashboard=False if address == "local" else None, log_to_driver=False)
     except (ConnectionError, ValueError) as error:
-        raise InputError(f"RAY_ADDRESS={address}: no cluster there ({error}): start Ray there or unset it") from None
+        raise InputError(f"RAY_ADDRESS={address}: no cluster found ({error}): start Ray there or unset it") from None
     most = int(max(node["Resources"].get("CPU", 0) for node in ray.nodes()))
     if not 1 <= cpus <= most:
-        raise InputError(f"--cpus {cpus}: the largest machine has {most} cores for Ray, so give 1 to {most}")
+        raise InputError(f"--cpus {cpus}: Ray's largest machine has {most} cores, so give 1 to {most}")
     jobs = [Job("train", name, fold) for name in settings.models for fold in settings.folds.ids]
     if failed := run_jobs(jobs, cpus):
-        raise InputError(f"{len(failed)} jobs failed, the others are done\n" + "\n".join(messages(failed)))
-    say("every job is up to date: dvc repro does the rest")
+        raise InputError(f"{len(failed)} jobs failed, the others succeeded\n" + "\n".join(messages(failed)))
+    say("all jobs are up to date: run dvc repro for the remaining stages")

@@ -1,1 +1,1 @@
-"""What every other package stands on: parameters, paths, labels, errors, progress. No result depends on this code."""
+"""Parameters, paths, labels, errors and progress bars for all other packages. No result depends on this code."""

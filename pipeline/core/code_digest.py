@@ -1,11 +1,12 @@
-"""What a module computes, as text that a comment, a docstring or a message does not change.
+"""Digests of a module's code that ignore comments, docstrings and messages.
 
-DVC tracks files by their bytes, so depending on the code itself would train every network again for a typo in an error
-message. Stages depend on these digests instead (the stage ``code`` writes them), and so do saved states.
+DVC compares files byte by byte: if stages depended on source files, fixing a typo in an error message would retrain
+every network. Stages depend on these digests instead, which the stage ``code`` writes. Saved training states are also
+tied to them.
 
-Left out of a digest: comments and layout; docstrings; strings in ``raise`` statements, in calls of
-the functions in ``MESSAGES``, and in assignments to a name in ``MESSAGE_NAMES``; and the package ``pipeline.core``, on
-which no result depends. The digest is the same for every Python version that can run the code.
+A digest ignores comments and layout, docstrings, and strings in ``raise`` statements, in calls of the functions in
+``MESSAGES`` and in assignments to a name in ``MESSAGE_NAMES``. The package ``pipeline.core`` is excluded, because no
+result depends on it. The digest does not depend on the Python version.
 """
 
 import ast
@@ -16,22 +17,22 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 EXEMPT = "pipeline.core"
-"""tests/core/test_numbers_do_not_depend_on_core.py proves the exemption."""
+"""Package without digests; tests/core/test_numbers_do_not_depend_on_core.py checks that no result depends on it."""
 
 MESSAGES = frozenset({"InputError", "Problem", "say", "print", "track", "count"})
-"""Functions whose string arguments are only read by people."""
+"""Functions whose string arguments are messages to the user."""
 
 MESSAGE_NAMES = frozenset({"remedy", "message", "REMEDY"})
-"""Variables that hold part of a message."""
+"""Variables and keyword arguments that contain part of a message."""
 
 
 def of_module(name: str) -> str:
-    """A line per module that ``name`` imports, itself included: its name and the digest of what it computes."""
+    """One line per module that ``name`` imports, including itself: the module's name and digest."""
     return "".join(f"{module} {_digest(_file(module))}\n" for module in sorted(imported_modules(name)))
 
 
 def imported_modules(name: str) -> set[str]:
-    """All modules of the project that a module imports, directly or not, itself included, without ``EXEMPT``."""
+    """All modules of the project that a module imports, directly or not, including itself but not ``EXEMPT``."""
     found: set[str] = set()
     waiting = [name]
     while waiting:
@@ -43,7 +44,7 @@ def imported_modules(name: str) -> set[str]:
 
 
 def _imports(module: str) -> Iterator[str]:
-    """The modules of the project that the import statements of a module name."""
+    """The modules of the project that are named in the import statements of a module."""
     for node in ast.walk(_tree(_file(module))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "pipeline")
@@ -72,9 +73,9 @@ def _digest(path: Path) -> str:
 
 
 def describe(node: object, *, in_message: bool = False) -> str:
-    """The code below a node of the syntax tree as text, without what a digest leaves out.
+    """Serialise a node of the syntax tree, without the parts that a digest ignores.
 
-    ``ast.dump`` would do, but its text differs between versions of Python: here, fields without a value are left out.
+    Unlike ``ast.dump``, the text is the same in all Python versions, because fields without a value are omitted.
     """
     if isinstance(node, list):
         return "[" + ",".join(describe(item, in_message=in_message) for item in node if not _is_docstring(item)) + "]"
@@ -92,7 +93,7 @@ def describe(node: object, *, in_message: bool = False) -> str:
 
 
 def _is_docstring(node: object) -> bool:
-    """Whether it is a string that stands alone: a docstring, or the description of a constant above it."""
+    """Whether a node is a string expression statement: a docstring, or the description of a constant."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 

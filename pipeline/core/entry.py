@@ -1,4 +1,4 @@
-"""How a command starts and ends: the flags of a DVC matrix job, exit codes, and the log of stage times."""
+"""Entry points of stages and commands: exit codes, command-line flags of DVC matrix jobs, the log of stage times."""
 
 import argparse
 import csv
@@ -14,16 +14,16 @@ from pipeline.core.errors import InputError, Stopped, when_asked_to_stop
 from pipeline.core.params import Params
 
 TIMES = Path("logs/times.csv")
-"""A row per finished stage: its name, its matrix job, seconds. The last row of a job counts."""
+"""One row per finished stage: stage, matrix job, seconds. If a job has several rows, the last one is valid."""
 
 STAGES = "pipeline.stages."
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Run ``main`` and turn the user's problems into a message and an exit code.
+    """Run ``main`` and turn user errors into a message and an exit code.
 
-    Bad input exits with code 1, Ctrl-C with 130 and SIGTERM with 143, as shells expect. Any other exception is a
-    defect of this program and keeps its traceback.
+    Invalid input exits with code 1, Ctrl-C with 130 and SIGTERM with 143, as shells expect. Any other exception is a
+    bug and keeps its traceback.
     """
     try:
         with when_asked_to_stop(_stop), _timed():
@@ -76,7 +76,7 @@ def source_name(settings: Params) -> str:
 
 
 def read_times() -> dict[str, dict[str, float]]:
-    """Seconds by stage and job, in the order in which the stages first ran; empty if there is no log."""
+    """Seconds by stage and job, in the order in which the stages first ran; empty without a log."""
     times: dict[str, dict[str, float]] = {}
     if TIMES.exists():
         with TIMES.open(encoding="utf-8", newline="") as file:
@@ -87,22 +87,22 @@ def read_times() -> dict[str, dict[str, float]]:
 
 @contextmanager
 def _timed() -> Iterator[None]:
-    """Log how long the block takes if the program is a stage and the block succeeds."""
-    began = time.monotonic()
+    """If the program is a stage and the block succeeds, log the time that the block took."""
+    start = time.monotonic()
     yield
     specification = sys.modules["__main__"].__spec__
     if specification is None or not specification.name.startswith(STAGES):
         return
     TIMES.parent.mkdir(exist_ok=True)
-    # A single append: stages that end at the same time do not interleave their rows.
+    # Rows are written in a single append, so stages that end at the same time do not interleave them.
     with TIMES.open("a", encoding="utf-8", newline="") as file:
         stage = specification.name.removeprefix(STAGES)
-        csv.writer(file).writerow([stage, " ".join(sys.argv[1:]), f"{time.monotonic() - began:.1f}"])
+        csv.writer(file).writerow([stage, " ".join(sys.argv[1:]), f"{time.monotonic() - start:.1f}"])
 
 
-def _one_flag(flag: str, explained: str, known: Iterable[str]) -> str:
+def _one_flag(flag: str, help_text: str, known: Iterable[str]) -> str:
     parser = argparse.ArgumentParser()
-    parser.add_argument(flag, dest="value", required=True, help=explained)
+    parser.add_argument(flag, dest="value", required=True, help=help_text)
     value: str = parser.parse_args().value
     _check_known(flag, value, known)
     return value
@@ -110,7 +110,7 @@ def _one_flag(flag: str, explained: str, known: Iterable[str]) -> str:
 
 def _check_known(flag: str, value: str | int, known: Iterable[str | int]) -> None:
     if value not in known:
-        raise InputError(f"{flag} {value}: params.yaml has {', '.join(map(str, known))}")
+        raise InputError(f"{flag} {value} is not in params.yaml: choose from {', '.join(map(str, known))}")
 
 
 def _stop(by: signal.Signals) -> None:

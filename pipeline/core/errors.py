@@ -1,4 +1,4 @@
-"""What the user's mistakes and signals raise, and how many problems become one message."""
+"""Exceptions for user errors and stop signals, and error messages that report many problems at once."""
 
 import signal
 from collections import defaultdict
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 EXAMPLES = 5
-"""Places that a message names for each kind of problem before it counts the rest."""
+"""Number of locations that a message names per kind of problem; the others are only counted."""
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong; the message says what, where and what to do."""
+    """Invalid user input; the message says what is wrong, where, and how to fix it."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the program to stop."""
+    """The program was stopped by a signal."""
 
     def __init__(self, by: signal.Signals) -> None:
         super().__init__(by)
@@ -25,7 +25,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def when_asked_to_stop(act: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Call ``act`` on Ctrl-C and SIGTERM while the block runs."""
+    """Call ``act`` with the signal on SIGINT (Ctrl-C) and SIGTERM while the block runs."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         signal.signal(number, lambda by, _: act(signal.Signals(by)))
@@ -37,14 +37,17 @@ def when_asked_to_stop(act: Callable[[signal.Signals], None]) -> Iterator[None]:
 
 
 class Problem(NamedTuple):
-    """One fault in a source: ``where`` it is, and ``what`` is wrong and how to fix it; equal faults share ``what``."""
+    """A problem of a source: ``where`` it is, and ``what`` is wrong and how to fix it.
+
+    Problems with the same ``what`` are reported together.
+    """
 
     where: str
     what: str
 
 
 def raise_problems(folder: Path, problems: Iterable[Problem]) -> None:
-    """Raise one error that reports all problems, or return if there are none.
+    """Raise one error that reports all problems; return if there are none.
 
     Raises:
         InputError: its message counts the problems of each kind and names the first few of each.

@@ -1,4 +1,4 @@
-"""What the hardware offers: the device, loader processes, memory."""
+"""Settings that depend on the hardware: compute device, number of worker processes, memory allocation."""
 
 import ctypes
 import os
@@ -6,25 +6,25 @@ from typing import Literal
 
 import torch
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 
 def device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
+    """The GPU if there is one, otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def workers(setting: int | Literal["auto"], processes: int = 1) -> int:
-    """Loader processes for each of ``processes``: the number given, or their share of the cores, up to 16."""
+    """Workers for each of ``processes`` processes: ``setting``, or for "auto" the share of the cores, 1 to 16."""
     return min(max(_cores() // processes, 1), 16) if setting == "auto" else setting
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what a step frees for the next one, where it is glibc that gives out memory.
+    """Make glibc keep freed memory for the next training step; without effect under other C libraries.
 
-    By default it hands the top of its memory back to the system and asks for it again, page by page: on a CPU this is
-    some hundredths of a step. Both limits belong together: the first alone stops glibc from raising the second, and
-    every large array would come from the system.
+    By default, glibc returns freed memory to the system and requests it again page by page, which takes a few per cent
+    of a training step on a CPU. Both limits have to be set: setting the first alone stops glibc from raising the
+    second, and the system would allocate every large array.
     """
     try:
         set_limit = ctypes.CDLL(None).mallopt
@@ -35,5 +35,5 @@ def keep_freed_memory() -> None:
 
 
 def _cores() -> int:
-    """Those that this process may use: a scheduler or ``taskset`` may have given it fewer than there are."""
+    """Number of cores this process may use: a scheduler or ``taskset`` may allow fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from pipeline.core.errors import InputError
 
 CHANNELS = ("green", "blue", "red", "yellow")
-"""The protein, then three reference stains: nucleus, microtubules, endoplasmic reticulum."""
+"""The protein, then the three reference stains: nucleus, microtubules, endoplasmic reticulum."""
 
 LABELS = (
     "Nucleoplasm",
@@ -40,20 +40,20 @@ LABELS = (
     "Cytoplasmic bodies",
     "Rods & rings",
 )
-"""Label names; a label's id is its position."""
+"""Names of the labels, in the order of their ids 0..27."""
 
 
 def parse_target(text: str) -> tuple[int, ...]:
-    """Read a ``Target`` cell ("16 0") as label ids, in the order written.
+    """Parse a value of the ``Target`` column ("16 0") to label ids, in the order written.
 
     Raises:
-        InputError: the cell is empty, repeats a label, or holds something other than ids 0..27.
+        InputError: the value is empty, repeats a label, or contains anything but ids 0..27.
     """
     words = text.split()
     if not words:
         raise InputError("the target is empty")
     if not all(word.isascii() and word.isdigit() and int(word) < len(LABELS) for word in words):
-        raise InputError(f"target {text!r} holds something other than label ids 0..{len(LABELS) - 1}")
+        raise InputError(f"target {text!r} contains something other than label ids 0..{len(LABELS) - 1}")
     ids = tuple(int(word) for word in words)
     if len(set(ids)) < len(ids):
         raise InputError(f"target {text!r} repeats a label")
@@ -61,12 +61,12 @@ def parse_target(text: str) -> tuple[int, ...]:
 
 
 def format_target(ids: Iterable[int]) -> str:
-    """Write label ids as a ``Target`` or ``Predicted`` cell: ascending, separated by blanks."""
+    """Format label ids as a value of the ``Target`` or ``Predicted`` column: ascending, separated by spaces."""
     return " ".join(str(label) for label in sorted(ids))
 
 
 def target_matrix(targets: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """Turn ``Target`` cells into an indicator matrix, (N, 28) bool."""
+    """Convert values of the ``Target`` column to an indicator matrix, (N, 28) bool."""
     rows = [parse_target(text) for text in targets]
     matrix = np.zeros((len(rows), len(LABELS)), dtype=np.bool_)
     for row, ids in enumerate(rows):

@@ -1,4 +1,4 @@
-"""A model's section of params.yaml: one of three kinds, each with the keys it reads and no others."""
+"""The sections of params.yaml that describe a model: three kinds, each with only the keys that it reads."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -15,32 +15,34 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 
 
 class Section(BaseModel):
-    """A part of params.yaml: immutable, no silent conversion, no unknown keys."""
+    """A section of params.yaml: immutable, without type conversion; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Augment(Section):
-    """Random changes to a training image. ``1`` turns a factor off, ``0`` everything else."""
+    """Random augmentation of training images. 1 turns off crop, zoom, gain and gamma; 0 turns off the others."""
 
-    crop: float = Field(gt=0, le=1, description="Side of a random window, as a share of the image's; the scale stays.")
-    warp: Share = Field(
-        description="Share of images that are rotated by any angle and changed by zoom, shift and shear; the others "
-        "are only rotated by quarter turns and flipped, without interpolation."
+    crop: float = Field(
+        gt=0, le=1, description="Side of a random crop, as a share of the image side; it is not rescaled."
     )
-    zoom: float = Field(ge=1, description="Scale, drawn from 1/zoom to zoom.")
-    shift: Share = Field(description="Largest translation, as a share of the side.")
-    shear: float = Field(ge=0, lt=45, description="Largest shear (degrees).")
-    gain: float = Field(ge=1, description="Brightness factor per channel, drawn from 1/gain to gain.")
-    gamma: float = Field(ge=1, description="Gamma per channel, drawn from 1/gamma to gamma.")
-    noise: float = Field(ge=0, description="Largest standard deviation of Gaussian noise, as a share of white.")
+    warp: Share = Field(
+        description="Share of images with a random affine transform (rotation by any angle, zoom, shift, shear); "
+        "the others are only rotated by multiples of 90 degrees, without interpolation. All are flipped at random."
+    )
+    zoom: float = Field(ge=1, description="Scale factor, drawn from 1/zoom to zoom.")
+    shift: Share = Field(description="Maximum translation, as a share of the image side.")
+    shear: float = Field(ge=0, lt=45, description="Maximum shear (degrees).")
+    gain: float = Field(ge=1, description="Brightness factor of each channel, drawn from 1/gain to gain.")
+    gamma: float = Field(ge=1, description="Gamma of each channel, drawn from 1/gamma to gamma.")
+    noise: float = Field(ge=0, description="Maximum standard deviation of Gaussian noise, as a share of 255.")
 
 
 class Focal(Section):
     """Focal loss."""
 
     gamma: float = Field(ge=0, description="Focusing exponent: higher values give easy samples less weight.")
-    alpha: Share | None = Field(description="Weight of positives; negatives get 1 - alpha. null weighs both alike.")
+    alpha: Share | None = Field(description="Weight of positives; negatives get 1 - alpha. null: no weights.")
 
 
 class Asymmetric(Section):
@@ -48,47 +50,49 @@ class Asymmetric(Section):
 
     gamma_positive: float = Field(ge=0, description="Focusing exponent of positives.")
     gamma_negative: float = Field(ge=0, description="Focusing exponent of negatives.")
-    margin: float = Field(ge=0, lt=1, description="Probability subtracted from negatives; easy ones then cost nothing.")
+    margin: float = Field(
+        ge=0, lt=1, description="Subtracted from the probability of negatives; below it, their loss is 0."
+    )
 
 
 class Repeat(Section):
     """Repeat-factor sampling of rare labels."""
 
-    below: Share = Field(description="Labels less frequent than this share of the samples are rare.")
-    most: float = Field(ge=1, description="How often an epoch shows a sample at most; 1 turns repeats off.")
+    below: Share = Field(description="Labels that less than this share of the samples have are oversampled.")
+    most: float = Field(ge=1, description="Maximum times that an epoch shows a sample; 1 turns oversampling off.")
 
 
 class ImageModel(Section):
-    """What every kind of model has."""
+    """Keys of every kind of model."""
 
     kind: str = Field(description="Kind of model; each kind has its own keys.")
-    size: int = Field(ge=32, description="Side of the images the model sees (pixels).")
+    size: int = Field(ge=32, description="Side of the model's input images (pixels).")
     seed: Seed = Field(description="Random seed of this model.")
 
 
 class BackboneModel(ImageModel):
-    """What the kinds with a neural network share."""
+    """Keys of the kinds with a neural network."""
 
     backbone: str = Field(description="Name of a timm ResNet.")
     widths: tuple[Count, Count, Count, Count] | None = Field(
-        description="Feature maps of the backbone's four stages; null keeps the backbone's own."
+        description="Channels of the backbone's four stages; null keeps the backbone's default."
     )
     attention: Attention = Field(
         description="Attention blocks: channel (SE), spatial, cbam, nonlocal, or self (local self-attention)."
     )
     gate_init: Literal["identity", "paper"] = Field(
-        description="Initial attention gates: identity starts at exactly 1; paper as published, near one half."
+        description="Initial value of attention gates: identity is exactly 1, paper (as published) is about 0.5."
     )
     normalise: Literal["image", "dataset"] = Field(
-        description="Input statistics: of each image, or fixed ones of the training folds."
+        description="Normalise inputs by the statistics of each image, or of the training folds (dataset)."
     )
     yellow: Literal["mean", "red", "zero"] = Field(
-        description="Filters of the yellow channel where pretrained weights are for RGB: mean of red and green, red, 0."
+        description="Yellow channel's filters when pretrained weights are RGB: mean of red and green, red, or zero."
     )
     pretrained: bool | Text = Field(
-        description="Initial weights: false is random, true is timm's from the hub, or a file such as weights/NAME."
+        description="Initial weights: false: random; true: timm's, downloaded; or a weight file, e.g. weights/NAME."
     )
-    precision: Precision = Field(description="auto uses bf16 where the hardware multiplies it natively.")
+    precision: Precision = Field(description="auto: bf16 if the hardware supports it natively, otherwise fp32.")
     augment: Augment
 
 
@@ -97,28 +101,32 @@ class NetworkModel(BackboneModel):
 
     kind: Literal["network"] = Field(description="Kind of model; each kind has its own keys.")
     head: Literal["pooled", "label_queries"] = Field(
-        description="pooled: average and max pooling, one linear layer. label_queries: each label attends for itself."
+        description="pooled: average and max pooling, linear layer. label_queries: one attention query per label."
     )
     dropout: float = Field(ge=0, lt=1, description="Dropout before the last layer.")
     loss: dict[LossName, Positive] = Field(min_length=1, description="Weighted sum of losses, as {name: weight}.")
     focal: Focal
     asymmetric: Asymmetric
     label_balance: Share = Field(description="Weight of a label in the loss: frequency ** -label_balance; 0 is off.")
-    label_smoothing: float = Field(ge=0, lt=1, description="Targets become share/2 and 1 - share/2; 0 is off.")
+    label_smoothing: float = Field(ge=0, lt=1, description="Value s replaces targets by s/2 and 1 - s/2; 0 is off.")
     repeat: Repeat
     epochs: Count = Field(description="Training epochs.")
-    evaluate_every: Count = Field(description="Epochs between evaluations on the held-out fold; the last always is.")
-    batch_size: int = Field(ge=2, description="Images per batch, of all processes together.")
+    evaluate_every: Count = Field(
+        description="Epochs between evaluations on the held-out fold; the last epoch always is."
+    )
+    batch_size: int = Field(ge=2, description="Images per batch, over all processes.")
     accumulate: Count = Field(description="Batches per optimizer step (gradient accumulation).")
     learning_rate: Positive = Field(description="Peak learning rate of AdamW.")
     weight_decay: float = Field(ge=0, description="Weight decay of AdamW, on weight matrices only.")
     warmup: Share = Field(description="Linear warm-up, as a share of all steps; cosine decay follows.")
-    ema_decay: float = Field(ge=0, lt=1, description="Decay of the moving average of the weights (EMA); 0 is off.")
-    keep: Literal["last", "best_loss"] = Field(
-        description="Which averaged weights are kept: of the last epoch, or of the lowest held-out loss."
+    ema_decay: float = Field(
+        ge=0, lt=1, description="Decay of the exponential moving average of weights (EMA); 0 is off."
     )
-    clip_norm: Positive = Field(description="Largest norm of the gradient.")
-    compile: bool = Field(description="torch.compile: minutes at the start, faster steps on a GPU.")
+    keep: Literal["last", "best_loss"] = Field(
+        description="Which EMA weights are saved: last epoch's, or those with the lowest loss on the held-out fold."
+    )
+    clip_norm: Positive = Field(description="Maximum gradient norm; larger gradients are clipped.")
+    compile: bool = Field(description="Use torch.compile: takes minutes at the start, speeds up steps on a GPU.")
 
 
 class FrozenModel(BackboneModel):
@@ -126,13 +134,13 @@ class FrozenModel(BackboneModel):
 
     kind: Literal["frozen"] = Field(description="Kind of model; each kind has its own keys.")
     pretrained: Literal[True] | Text = Field(
-        description="Weights of the frozen network: true is timm's from the hub, or a file such as weights/NAME."
+        description="Weights of the frozen network: true: timm's, downloaded; or a weight file, e.g. weights/NAME."
     )
-    copies: Count = Field(description="Random augmentations of each image that the head is fitted to.")
+    copies: Count = Field(description="Augmented copies of each training image that the head is fitted to.")
 
 
 class ClassicalModel(ImageModel):
-    """Hand-crafted features of nucleus, cytoplasm and rim, and a random forest: no neural network."""
+    """Hand-crafted features of nucleus, cytoplasm and cell rim, and a random forest. No neural network."""
 
     precision: ClassVar[Precision] = "fp32"
     """Hand-crafted features are not computed in mixed precision."""

@@ -1,7 +1,7 @@
 """params.yaml as frozen, typed sections. ``python -m pipeline params`` prints every key.
 
-No key has a default in code: every value is in params.yaml, where DVC tracks it. A change of this module therefore
-cannot change a result.
+No key has a default in code: every value is in params.yaml, where DVC tracks it. Changing this module therefore cannot
+change a result.
 """
 
 import json
@@ -49,11 +49,11 @@ ModelSection = Annotated[Model, Field(discriminator="kind")]
 
 
 class Data(Section):
-    """Where the images come from."""
+    """Sources of the images."""
 
     sources: tuple[Name, ...] = Field(
         min_length=1,
-        description="Folders of data/. The first one holds the test set; the others add training samples.",
+        description="Folders in data/. The first one contains the test set; the others add training samples.",
     )
 
 
@@ -65,26 +65,28 @@ class Simulation(Section):
     test: Count = Field(description="Test samples.")
     size: int = Field(ge=64, description="Side of the simulated images (pixels).")
     fields_per_antibody: Positive = Field(description="Fields of view per antibody, on average.")
-    near_duplicates: Share = Field(description="Share of samples that are a near-duplicate of another one.")
+    near_duplicates: Share = Field(description="Share of samples that are near-duplicates of another sample.")
     test_exposure: Positive = Field(
-        description="Brightness of test images over training images (0.75 in the real competition)."
+        description="Brightness of test images relative to training images (0.75 in the real competition)."
     )
 
 
 class Pack(Section):
     """The packed array."""
 
-    size: int = Field(ge=32, description="Side of the packed images (pixels); others are resized by area.")
+    size: int = Field(ge=32, description="Side of the packed images (pixels); images of other sizes are resized.")
 
 
 class Folds(Section):
     """Cross-validation."""
 
-    ids: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=2, description="The folds.")
+    ids: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=2, description="Fold ids.")
     near_duplicates: int = Field(
-        ge=0, le=256, description="Largest difference of two near-duplicates' perceptual hashes (bits of 256)."
+        ge=0,
+        le=256,
+        description="Images are near-duplicates if their perceptual hashes differ in at most this many of 256 bits.",
     )
-    seed: Seed = Field(description="Random seed of the assignment; breaks ties.")
+    seed: Seed = Field(description="Random seed of the assignment, which breaks ties.")
 
     @field_validator("ids")
     @classmethod
@@ -95,7 +97,7 @@ class Folds(Section):
 
 
 class Templates(Section):
-    """A section of each kind for models to inherit by ``<<``. Templates are not trained."""
+    """One section of each kind, for models to inherit with ``<<``. Templates are not trained."""
 
     network: NetworkModel
     frozen: FrozenModel
@@ -116,26 +118,32 @@ class Tta(Section):
 
 
 class Ensemble(Section):
-    """From the models' predictions to decisions; fitted on out-of-fold predictions."""
+    """Blending, calibration and decision thresholds, all fitted to out-of-fold predictions."""
 
     blend: Blending = Field(
-        description="Mean of probabilities, logits or ranks; weights is a mean of logits with learned weights."
+        description="Mean of probabilities, logits or ranks. weights: mean of logits with learned weights."
     )
-    weight_l2: float = Field(ge=0, description="L2 penalty that pulls learned weights towards equal ones (nats).")
-    calibration: Calibrating = Field(description="temperature: one slope. platt: a slope and an offset per label.")
+    weight_l2: float = Field(
+        ge=0, description="blend weights: L2 penalty that shrinks the weights towards equal ones (nats)."
+    )
+    calibration: Calibrating = Field(
+        description="temperature: one scale for all logits. platt: also an offset per label."
+    )
     offset_sd: float = Field(
         ge=0, description="platt: standard deviation of the labels' offsets around the shared one (logits)."
     )
     thresholds: Policy = Field(
-        description="fixed: a constant. global: best macro-F1. per_label: best F1 of each label, shrunk to the global "
-        "one. counts: match each label's proportion. expected: highest F1 expected by the probabilities."
+        description="fixed: a constant. global: one threshold with the best macro-F1. per_label: best F1 of each "
+        "label, shrunk towards the global threshold. counts: as many positives as the label's proportion. expected: "
+        "highest F1 expected under the probabilities."
     )
-    fixed_threshold: Share = Field(description="The threshold of the policy fixed (probability).")
+    fixed_threshold: Share = Field(description="fixed: the decision threshold (probability).")
     shrinkage: float = Field(
-        ge=0, description="Positives at which a label's own threshold and the global one get the same weight."
+        ge=0,
+        description="per_label: number of positives at which a label's own and the global threshold weigh the same.",
     )
     proportions: dict[str, Share] = Field(
-        description="counts: proportion of samples by label name; other labels have their training proportion."
+        description="counts: proportion of samples by label name; other labels use their training proportion."
     )
 
     @field_validator("proportions")
@@ -155,23 +163,23 @@ class Score(Section):
 
 
 class Machine(Section):
-    """How this machine does the work. No result depends on it, and no stage is rerun for it."""
+    """Settings of this machine. No result depends on them, and changing them reruns no stage."""
 
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
-        description="Loader and simulator processes; auto is one per core."
+        description="Worker processes for loading and simulation; auto is one per core."
     )
     predict_batch: Count = Field(description="Images per batch when predicting.")
     devices: Count | Literal["auto"] = Field(
-        description="Processes that train one network together; auto is one per GPU, or one."
+        description="Processes that train one network together; auto is one per GPU, or one without GPUs."
     )
     save_minutes: float = Field(
-        ge=0, description="Longest time that a killed training loses (minutes); 0 saves after every step."
+        ge=0, description="Minutes between saved training states, all that a killed training loses; 0: every step."
     )
     tensorboard: bool = Field(description="Also write logs/tensorboard/; needs the package tensorboard.")
 
 
 class Params(Section):
-    """The whole of params.yaml."""
+    """All of params.yaml."""
 
     data: Data
     sample: Simulation
@@ -196,30 +204,30 @@ class Params(Section):
         """The models that are trained by gradient descent.
 
         Raises:
-            InputError: none is.
+            InputError: there is no such model.
         """
         found = [model for model in self.models.values() if isinstance(model, NetworkModel)]
         if not found:
-            raise InputError("params.yaml: none of its models is of kind network")
+            raise InputError("params.yaml has no model of kind network")
         return found
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
-    """Read and check the whole file, whichever section the caller needs: a typo must not surface hours later.
+    """Read and check the whole file, so that a typo in any section is reported at once and not hours later.
 
     Raises:
         InputError: the file is missing or not YAML, or a key is unknown, missing or of the wrong type;
             the message names every such key with what is allowed.
     """
     try:
-        # As DVC reads it: "1e-3" is a number, and merge keys (<<) are resolved.
+        # Parsed as DVC does: "1e-3" is a number, and merge keys (<<) are resolved.
         raw: Any = YAML(typ="safe").load(path)
     except FileNotFoundError:
         raise InputError(f"{path} is missing: run the command in the project's root folder") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     try:
-        # JSON's strict mode takes lists for tuples and whole numbers for floats, and converts nothing else.
+        # In JSON mode, strict validation accepts lists as tuples and integers as floats, and converts nothing else.
         return Params.model_validate_json(json.dumps(raw))
     except (TypeError, ValueError) as error:
         problems = _problems(error) if isinstance(error, ValidationError) else [str(error)]
@@ -227,16 +235,16 @@ def load(path: Path = Path("params.yaml")) -> Params:
 
 
 def parse_model(text: str) -> Model:
-    """A model's section from JSON, as a weight file contains it.
+    """Parse a model's section from the JSON in a weight file.
 
     Raises:
-        ValidationError: it is not a section of this version.
+        ValidationError: the text is not a valid section in this version.
     """
     return TypeAdapter[Model](ModelSection).validate_json(text)
 
 
 def _problems(error: ValidationError) -> list[str]:
-    """One phrase per wrong key: its dotted name, what is wrong, and the value given."""
+    """One phrase per invalid key: its dotted name, what is wrong, and its value."""
     phrases = []
     for item in error.errors():
         section, kind, path = _locate(item["loc"])
@@ -258,13 +266,13 @@ def _problems(error: ValidationError) -> list[str]:
 
 
 def _locate(loc: tuple[int | str, ...]) -> tuple[type[BaseModel], str, list[int | str]]:
-    """The section that an error is in, the kind of model if it is in one, and the key's path in the file."""
+    """The section that contains the error, the kind of model if it is a model's, and the key's path in the file."""
     section: type[BaseModel] = Params
     kind, path = "", list(loc)
-    if loc[0] == "models" and len(loc) > 2 and loc[2] in KINDS:
-        kind = str(path.pop(2))  # pydantic names the member of the union, which is no key of the file
+    if loc[:1] == ("models",) and len(loc) > 2 and loc[2] in KINDS:
+        kind = str(path.pop(2))  # pydantic adds the kind to the path, but it is not a key of the file
         section = KINDS[kind]
-    elif loc[0] == "templates" and len(loc) > 1 and loc[1] in KINDS:
+    elif loc[:1] == ("templates",) and len(loc) > 1 and loc[1] in KINDS:
         kind = str(loc[1])
     for part in path[2:] if section is not Params else path:
         field = section.model_fields.get(str(part))

@@ -1,4 +1,4 @@
-"""Where every artifact lives, relative to the project's root (the working folder of every stage)."""
+"""Paths of all artifacts, relative to the project's root folder, in which every stage runs."""
 
 import shutil
 from collections.abc import Iterator
@@ -15,70 +15,70 @@ TABLES = Path("tables")
 PLOTS = Path("plots")
 SUBMISSION = Path("submission.csv")
 RESUME = Path(".resume")
-"""What an interrupted stage goes on from: outside DVC's outputs, which DVC deletes before a stage runs."""
+"""Saved states from which interrupted stages resume. They are no DVC outputs: DVC deletes those before a stage runs."""
 REPORT = Path("report.html")
 
 
 def source(name: str) -> Path:
-    """The folder a source's archive is placed in (with ``groups.csv`` and ``test_truth.csv`` where known)."""
+    """Folder with a source's archive, and with ``groups.csv`` and ``test_truth.csv`` if they are known."""
     return DATA / name
 
 
 def packed_images(name: str) -> Path:
-    """All images of a source as one array."""
+    """Array of all images of a source."""
     return DATA / "packed" / "images" / f"{name}.npy"
 
 
 def packed_index(name: str) -> Path:
-    """What is known of each image of a source, a row per image in the array's order."""
+    """Table of a source's images: one row per image, in the order of the array."""
     return DATA / "packed" / "index" / f"{name}.csv"
 
 
 def contact_sheet(name: str) -> Path:
-    """Example images of a source."""
+    """Picture with example images of a source."""
     return DATA / "contact-sheets" / f"{name}.png"
 
 
 def code(stage: str) -> Path:
-    """The digest of a stage's code."""
+    """Digest of a stage's code."""
     return Path("code-digests") / f"{stage}.txt"
 
 
 def model(name: str, fold: int) -> Path:
-    """The weights trained without ``fold``."""
+    """Weights of a model that was trained without ``fold``."""
     return Path("models") / name / f"fold-{fold}.safetensors"
 
 
 def history(name: str, fold: int) -> Path:
-    """The learning curve of one model and fold, a row per epoch."""
+    """Learning curve of a job (a model and a fold): one row per epoch."""
     return Path("history") / name / f"fold-{fold}.csv"
 
 
 def log(name: str, fold: int) -> Path:
-    """The learning curve as it grows, with what was measured: beside the run, like all of ``logs/``."""
+    """Log of a running job: learning curve and throughput. Not a DVC output, like everything in ``logs/``."""
     return Path("logs") / f"{name}-{fold}.jsonl"
 
 
 def tensorboard(name: str, fold: int) -> Path:
-    """The same for TensorBoard, if asked for."""
+    """TensorBoard log of a job, if ``machine.tensorboard`` is true."""
     return Path("logs") / "tensorboard" / f"{name}-{fold}"
 
 
 def predictions(name: str, fold: int) -> Path:
-    """Held-out and test probabilities of one model and fold."""
+    """Probabilities of a job for its held-out fold and for the test set."""
     return Path("predictions") / name / f"fold-{fold}.npz"
 
 
 def maps(name: str) -> Path:
-    """Attention maps of one model on the examples of ``tables/examples.csv``."""
+    """Attention maps of a model for the examples in ``tables/examples.csv``."""
     return Path("maps") / f"{name}.npz"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of ``path`` (file or folder) that takes its place when the block succeeds.
+    """Yield a temporary path beside ``path`` (file or folder), which replaces ``path`` when the block succeeds.
 
-    When the block fails, the temporary is removed and whatever stood at ``path`` stays as it was.
+    When the block fails, the temporary file or folder is removed and ``path`` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")

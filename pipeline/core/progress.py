@@ -1,4 +1,4 @@
-"""Progress of long work: a live bar in a terminal, a line every ten seconds in a log."""
+"""Progress of long tasks: a bar in a terminal, a line every ten seconds in a log file."""
 
 import sys
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class _LogLines:
-    """A stream for tqdm that turns its redrawn bar into lines of their own."""
+    """A stream for tqdm that prints each redrawn bar as a separate line."""
 
     def write(self, text: str) -> None:
         if line := text.strip():
@@ -25,23 +25,23 @@ class _LogLines:
 def track(
     items: Iterable[T], what: str, *, total: int | None = None, unit: str = "samples", shown: bool = True
 ) -> "tqdm[T]":
-    """Iterate over ``items``, showing how many are done, the rate and the time left on stderr if ``shown``."""
+    """Iterate over ``items``; if ``shown``, show on stderr how many are done, the rate and the remaining time."""
     return _bar(items, what, total, unit, shown)
 
 
 def count(what: str, *, total: int, unit: str = "samples", shown: bool = True) -> "tqdm[NoReturn]":
-    """The same for work that is no iteration: a context manager whose ``update(n)`` says that n more are done."""
+    """Show progress of work that is not a loop: a context manager whose ``update(n)`` reports n more items as done."""
     return _bar(None, what, total, unit, shown)
 
 
 def say(line: str) -> None:
-    """Print a line to stderr, above the bar if one is shown."""
+    """Print a line to stderr, above the progress bar if one is shown."""
     tqdm.write(line, file=sys.stderr)
 
 
 def _bar(items: Iterable[T] | None, what: str, total: int | None, unit: str, shown: bool) -> "tqdm[T]":
     live = sys.stderr.isatty()
-    return tqdm(  # type: ignore[return-value]  # the stubs know only the case with items
+    return tqdm(  # type: ignore[return-value]  # the stubs do not allow None for items
         items,
         desc=what,
         total=total,

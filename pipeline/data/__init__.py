@@ -1,1 +1,1 @@
-"""Packed images to training batches: folds, duplicates, augmentation, sampling, loading."""
+"""From packed images to training batches: duplicates, folds, augmentation, sampling, loading."""

@@ -1,4 +1,4 @@
-"""Random changes to training images that leave the label as it is. The only module that knows albumentations."""
+"""Augmentation of training images: random transforms that keep the labels. The only module that uses albumentations."""
 
 import os
 from random import Random
@@ -11,32 +11,32 @@ from pipeline.core import params
 from pipeline.core.labels import CHANNELS
 from pipeline.sources import images
 
-# Albumentations asks a package index for updates at import; a pipeline must not look up the network.
+# Albumentations checks a package index for updates at import; a pipeline must not access the network.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 import albumentations as A
 
 Image = npt.NDArray[np.uint8]
 Pair = npt.NDArray[np.float64]
-"""Two numbers: of x and of y."""
+"""A value for x and one for y, (2,)."""
 
 NOISE_SPREAD = 32
-"""Standard deviation of the stored noise in grey levels: fine steps, and four of them fit in a byte."""
+"""Standard deviation of the stored noise in grey levels: its steps are fine, and 4 standard deviations fit in uint8."""
 NOISE_MARGIN = 256
-"""Pixels by which the stored noise is larger than an image, so that there are 65,536 places to read it from."""
+"""Pixels by which the stored noise is larger than an image, so that there are 65,536 different crops."""
 
 SHARES = np.linspace(0, 1, 256)[:, None]
-"""The values 0 to 255 as shares of white, (256, 1)."""
+"""The pixel values 0 to 255 as fractions of 255, (256, 1)."""
 
 
 def affine(scale: Pair, angle: float, shear: Pair, shift: Pair, centre: Pair) -> npt.NDArray[np.float64]:
-    """Scale, then turn, then shear about a centre, then shift: the matrix (2, 3) that `images.warp` takes.
+    """Matrix (2, 3) for `images.warp` that scales, then rotates, then shears about a centre, then translates.
 
     Args:
-        scale: across and down; a negative one mirrors.
-        angle: in radians, counterclockwise.
-        shear: of the horizontal and the vertical lines, in radians.
-        shift: in pixels, to the right and down.
-        centre: x and y, in pixels.
+        scale: factors along x and y; a negative factor mirrors.
+        angle: rotation in radians, counterclockwise.
+        shear: shear angles along x and y, in radians.
+        shift: translation in pixels, to the right and down.
+        centre: x and y in pixels.
     """
     cosine, sine = np.cos(angle), np.sin(angle)
     along, up = np.tan(shear)
@@ -45,11 +45,11 @@ def affine(scale: Pair, angle: float, shear: Pair, shift: Pair, centre: Pair) ->
 
 
 class Move(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ships no types
-    """Mirror half the images, and turn all: a share by any angle, stretched, sheared and shifted, others by quarters.
+    """Random affine transform for a share ``warp`` of the images, quarter turns for the others; half are mirrored.
 
-    What is warped is interpolated, and so smoother than the images that the network is to judge; a quarter turn keeps
-    each pixel as it is, at a fraction of the cost. A warp is one for all that it does, with mirrored edges: the
-    library's own `Affine` draws the same numbers and takes several times as long.
+    Affine transforms interpolate, which makes images smoother than those at prediction time. Quarter turns keep every
+    pixel unchanged and take a fraction of the time. The affine transform is a single warp with mirrored edges;
+    albumentations' `Affine` draws the same numbers and takes several times as long.
     """
 
     def __init__(self, warp: float, zoom: float, shift: float, shear: float) -> None:
@@ -59,8 +59,8 @@ class Move(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ships 
         self.shift = shift
         self.shear = shear
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - theirs
-        """Draw a quarter turn, or the matrix (2, 3) of a warp: both ways' scales, shears and shifts, and the angle."""
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Draw a quarter turn, or the scales, shears, shifts and angle of an affine matrix (2, 3)."""
         numbers = self.random_generator.uniform(-1, 1, 9)
         mirror = bool(numbers[2] < 0)
         if (numbers[8] + 1) / 2 >= self.warp:
@@ -79,10 +79,10 @@ class Move(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ships 
 
 
 class Stain(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ships no types
-    """Vary the staining: per channel ``white * gain * (value / white) ** gamma``.
+    """Vary the staining of each channel: ``255 * gain * (value / 255) ** gamma``.
 
-    ``gain`` and ``gamma`` are drawn log-uniformly from 1/limit .. limit for each channel: exposures and
-    antibody strengths differ between plates, and independently between stains.
+    ``gain`` and ``gamma`` are drawn log-uniformly from 1/limit to limit, independently for each channel, because
+    exposure and antibody strength vary between plates, and independently between stains.
     """
 
     def __init__(self, gain: float, gamma: float) -> None:
@@ -90,23 +90,23 @@ class Stain(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ships
         self.gain = gain
         self.gamma = gamma
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - theirs
-        """Draw a table (256, C) that maps old values to new ones."""
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Draw a look-up table (256, C) from old to new values."""
         channels = params["shape"][2]
         gain, gamma = np.array([[self.gain], [self.gamma]]) ** self.random_generator.uniform(-1, 1, (2, channels))
         table = 255 * gain * SHARES**gamma
         return {"table": np.minimum(table + 0.5, 255).astype(np.uint8)}
 
     def apply(self, img: Image, table: npt.NDArray[np.uint8], **_: object) -> Image:
-        """Look each value up: (H, W, C) to the same shape."""
+        """Apply the look-up table: (H, W, C) to the same shape."""
         return images.look_up(img, table)
 
 
 class Noise(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Add Gaussian noise of a standard deviation drawn from 0..``deviation`` (as a share of white).
+    """Add Gaussian noise with a standard deviation drawn from 0 to ``deviation`` (as a fraction of 255).
 
-    A million normal numbers cost more than everything else together, so they are drawn once and read from a
-    random place for each image.
+    Drawing a million normal numbers takes longer than all other augmentation. They are therefore drawn only once, and
+    a random crop of them is added to each image.
     """
 
     def __init__(self, deviation: float, size: int) -> None:
@@ -116,26 +116,26 @@ class Noise(A.ImageOnlyTransform):  # type: ignore[misc]
         drawn = np.random.default_rng(0).normal(128, NOISE_SPREAD, (side, side, len(CHANNELS)))
         self.stored = drawn.round().clip(0, 255).astype(np.uint8)
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - theirs
-        """Draw the strength, and where to read; and pass on where to write."""
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Draw the strength and the position of the crop; pass ``into`` on to ``apply``."""
         down, right, strength = self.random_generator.random(3)
         share = self.deviation * strength * 255 / NOISE_SPREAD
         top, left = int(NOISE_MARGIN * down), int(NOISE_MARGIN * right)
         return {"top": top, "left": left, "share": float(share), "into": data.get("into")}
 
     def apply(self, img: Image, top: int, left: int, share: float, into: Image | None, **_: object) -> Image:
-        """(H, W, C) to the same shape; ``into``, where it is given."""
+        """Add the noise: (H, W, C) to the same shape, written to ``into`` if it is given."""
         height, width = img.shape[:2]
         return images.add(img, self.stored[top : top + height, left : left + width], share, into)
 
 
 class Augmentation:
-    """The random change of a model: (size, size, 4) uint8 to (side, side, 4), ``side`` being ``crop`` times the size.
+    """The augmentation of a model: (size, size, 4) uint8 to (side, side, 4), where ``side`` is ``crop * size``.
 
-    A cropped window has the scale of the whole image, so that a network trained on windows predicts whole images.
+    Crops are not rescaled, so a network that is trained on crops can predict whole images.
 
-    The result is a function of image and seed alone: the library's own generator would repeat itself in every worker
-    and every epoch, so it is seeded anew for each sample.
+    The result depends on image and seed only. Transforms are seeded for each sample, because the library's own
+    generator would repeat its numbers in every worker and every epoch.
     """
 
     def __init__(self, augment: params.Augment, size: int) -> None:
@@ -150,10 +150,10 @@ class Augmentation:
             self._transforms.append(Noise(augment.noise, self.side))
 
     def __call__(self, image: Image, seed: int, into: Image | None = None) -> Image:
-        """Change an image; the result is ``into``, where that is given."""
-        # One generator for all: set_random_seed would start every transform at the same number, so that the
-        # strength of the noise would follow that of the stain. And no A.Compose, whose checks take a tenth of the time
-        # at small sizes.
+        """Augment an image; the result is written to ``into`` if it is given."""
+        # All transforms share one generator: set_random_seed would give each the same numbers, so that the strengths
+        # of noise and staining would be correlated. A.Compose is not used, because its checks take a tenth of the time
+        # for small images.
         random, python_random = np.random.default_rng(seed), Random(seed)
         for transform in self._transforms:
             transform.set_random_state(random, python_random)

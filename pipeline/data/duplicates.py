@@ -1,4 +1,4 @@
-"""Pictures of one field of view that came in more than once: found by digest and by perceptual hash."""
+"""Find duplicates, which are pictures of one field of view, by file digest and by perceptual hash."""
 
 from collections.abc import Iterator
 
@@ -12,16 +12,16 @@ from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS
 
 BAND_BITS = 16
-"""Two hashes that differ in few bits agree, up to one bit, in one of their bands of this many bits."""
+"""Bits per band of a hash. If two hashes differ in few bits, one of their bands differs in at most one bit."""
 CANDIDATES = 2_000_000
-"""Pairs compared at a time, which bounds the memory."""
+"""Number of pairs compared at a time, which bounds the memory."""
 FEW = 50
-"""Samples that may hang together in any data set, however small."""
+"""A chain of up to this many duplicates is accepted in any data set, however small."""
 
 SAMPLE_COLUMNS = ["id", "source", "split", "target"]
 COLUMNS = [f"{column}_{side}" for side in "ab" for column in SAMPLE_COLUMNS] + ["kind", "distance", "labels"]
-"""The columns of duplicates.csv, a row a pair. ``kind`` is "exact" (the same files) or "near"; ``distance`` the
-bits by which the hashes differ; ``labels`` "same", "different", or empty where one of the two is a test sample."""
+"""The columns of duplicates.csv, one row per pair. ``kind`` is "exact" (identical files) or "near". ``distance`` is the
+number of bits in which the hashes differ. ``labels`` is "same", "different", or empty if a sample is a test sample."""
 
 Positions = npt.NDArray[np.int64]
 
@@ -29,15 +29,15 @@ Positions = npt.NDArray[np.int64]
 def find_duplicates(samples: pd.DataFrame, bits: int) -> pd.DataFrame:
     """List the pairs of samples that show one field of view, within and across splits and sources.
 
-    Of n copies of the same files each is paired with the first one only. Samples without a perceptual hash are
-    left out: an even image resembles every other one, and says nothing of where it was taken.
+    Of n copies of the same files, each is paired with the first one only. Samples without a perceptual hash are
+    ignored: uniform images are similar to each other whatever their field of view.
 
     Args:
-        samples: the indexes' rows: ``id``, ``source``, ``split``, ``target``, ``phash``, ``digest_<channel>``.
-        bits: by how many bits the hashes of near-duplicates differ at most.
+        samples: rows of the indexes, with ``id``, ``source``, ``split``, ``target``, ``phash``, ``digest_<channel>``.
+        bits: maximum number of bits in which the hashes of near-duplicates differ.
 
     Returns:
-        A frame with ``COLUMNS``: contradicting labels first, then by distance.
+        A frame with ``COLUMNS``: pairs with different labels first, then by distance.
     """
     known = samples[samples["phash"] != ""].reset_index(drop=True)
     files = known.groupby([f"digest_{channel}" for channel in CHANNELS], sort=False).ngroup().to_numpy()
@@ -63,15 +63,15 @@ def near_pairs(hashes: npt.NDArray[np.uint8], bits: int) -> tuple[Positions, Pos
     """Find the pairs of hashes that differ in at most ``bits`` bits, without comparing all pairs.
 
     Multi-index hashing (Norouzi et al., "Fast Search in Hamming Space with Multi-Index Hashing", CVPR 2012):
-    hashes are compared if one of their bands differs in at most one bit. Pairs that differ in fewer bits than
-    there are bands twice over are found for certain (31 of 256 bits), farther ones nearly always.
+    hashes are compared if one of their bands differs in at most one bit. All pairs that differ in fewer bits than
+    twice the number of bands (at most 31 of 256 bits) are found, and nearly all pairs with larger differences.
 
     Args:
         hashes: (N, 32) uint8.
-        bits: the largest difference.
+        bits: maximum number of different bits.
 
     Returns:
-        The pairs (P, 2), the smaller position first, each once and in order; their distances (P,).
+        The pairs (P, 2), sorted and without repeats, the smaller position first; and their distances (P,).
     """
     samples = len(hashes)
     if not samples:
@@ -87,34 +87,34 @@ def near_pairs(hashes: npt.NDArray[np.uint8], bits: int) -> tuple[Positions, Pos
 
 
 def check_chains(pairs: Positions, samples: int, bits: int) -> None:
-    """Stop where a threshold is so wide that chains of look-alikes swallow the data set.
+    """Check that the threshold is not so large that chains of similar images connect much of the data set.
 
     Args:
         pairs: (P, 2) positions of duplicates.
-        samples: how many there are.
+        samples: number of samples.
         bits: the threshold, for the message.
 
     Raises:
-        InputError: more than a tenth of the samples (and more than ``FEW``) hang together.
+        InputError: more than a tenth of the samples (and more than ``FEW``) are connected.
     """
     chains = join_groups(np.arange(samples).astype(np.str_), pairs)
     largest = int(np.unique(chains, return_counts=True)[1].max(initial=0))
     if largest > max(samples / 10, FEW):
         raise InputError(
-            f"folds.near_duplicates: at {bits} bits {largest:,} of {samples:,} samples count as one field of view, "
-            "too many to be true: lower it in params.yaml, or look for repeated images with pack's contact sheet"
+            f"folds.near_duplicates: with {bits} bits, {largest:,} of {samples:,} samples count as one field of view, "
+            "which is implausible: lower it in params.yaml, or look for repeated images on the contact sheet"
         )
 
 
 def join_groups(groups: npt.NDArray[np.str_], pairs: Positions) -> npt.NDArray[np.str_]:
-    """Merge groups that share a duplicate: connected components of groups and pairs.
+    """Merge groups that are connected by duplicates: connected components of groups and pairs.
 
     Args:
-        groups: (N,) str, each sample's own.
-        pairs: (P, 2) positions of samples that belong together.
+        groups: (N,) str, the group of each sample.
+        pairs: (P, 2) positions of duplicates.
 
     Returns:
-        (N,) str: the first name, in sorted order, of all groups joined.
+        (N,) str: for each sample, the first name in sorted order of the groups that were merged.
     """
     names, membership = np.unique(groups, return_inverse=True)
     links = coo_array((np.ones(len(pairs)), tuple(membership[pairs].T)), shape=(len(names), len(names)))
@@ -125,10 +125,10 @@ def join_groups(groups: npt.NDArray[np.str_], pairs: Positions) -> npt.NDArray[n
 
 
 def _candidates(band: npt.NDArray[np.uint16]) -> Iterator[tuple[Positions, Positions]]:
-    """Pairs of positions whose values of one band (N,) are equal or differ in one bit, each once, in portions."""
+    """Pairs of positions whose values of one band (N,) are equal or differ in one bit, without repeats, in batches."""
     order = np.argsort(band, kind="stable")
     values = band[order].astype(np.int64)
-    starts = np.searchsorted(values, np.arange(2**BAND_BITS + 1))  # where each value's positions begin in order
+    starts = np.searchsorted(values, np.arange(2**BAND_BITS + 1))  # where each value starts in ``order``
     yield from _expanded(order, order, np.arange(len(band)) + 1, starts[values + 1])
     for bit in range(BAND_BITS):
         without = values & 1 << bit == 0

@@ -1,4 +1,4 @@
-"""Reading data/folds.csv, apart from the assignment so that a change of the one reruns only what depends on it."""
+"""Read data/folds.csv. Separate from the assignment of folds, so that its code changes do not rerun the training."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from pipeline.core import paths
 from pipeline.core.errors import InputError
 
 COLUMNS: dict[str, type] = {"id": str, "source": str, "row": np.int64, "target": str, "group": str, "fold": np.int64}
-"""The columns of folds.csv, a row per training sample: ``row`` is the image's in its source's packed array."""
+"""The columns of folds.csv, one row per training sample; ``row`` is the row in the packed array of its source."""
 
 
 def read_folds(path: Path = paths.FOLDS) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""From packed images to batches of uint8 tensors, the same ones whatever the number of workers."""
+"""Dataset and loader: packed images as batches of uint8 tensors, the same for any number of workers."""
 
 import math
 import os
@@ -23,11 +23,10 @@ from pipeline.sources.images import shrink_quickly
 
 Image = npt.NDArray[np.uint8]
 Batch = tuple[Tensor, Tensor]
-"""Images (B, 4, S, S) uint8, in memory channel by channel within a pixel, and targets (B, 28) float32."""
-
+"""Images (B, 4, S, S) uint8 in channels-last memory format, and targets (B, 28) float32."""
 
 AHEAD = 2
-"""Batches that each worker has under way."""
+"""Batches that each worker prefetches."""
 
 
 class RandomChange(Protocol):
@@ -35,21 +34,21 @@ class RandomChange(Protocol):
 
     @property
     def side(self) -> int:
-        """Of what comes out, in pixels."""
+        """Side of the augmented image in pixels."""
 
     def __call__(self, image: Image, seed: int, into: Image) -> Image:
-        """Change (S, S, 4), as the seed says, into (side, side, 4), which is returned."""
+        """Augment (S, S, 4) with the seed, write the result to ``into`` (side, side, 4), and return it."""
 
 
 class Samples:
-    """Rows of packed arrays as batches, which stay bytes until they are on the device.
+    """A dataset of packed images, which stay uint8 until they are on the device.
 
     Args:
-        table: one row a sample: ``source``, ``row`` (in that source's array) and ``target`` (empty if unknown).
+        table: one row per sample: ``source``, ``row`` (in the array of the source) and ``target`` (empty if unknown).
         images: the packed array of each source, (N, S, S, 4) uint8.
-        size: side in pixels of the images given out; larger ones are shrunk by area.
+        size: side of the images in pixels; larger packed images are shrunk by area.
         augmentation: applied to each draw, or None.
-        seed: with the draw, determines the augmentation.
+        seed: determines the augmentation, together with the draw.
     """
 
     def __init__(
@@ -76,22 +75,22 @@ class Samples:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of an image given out, as it lies in memory."""
+        """Shape of an image in memory: height, width, channels."""
         side = self.size if self.augmentation is None else self.augmentation.side
         return side, side, len(CHANNELS)
 
     def batch(self, draws: Sequence[Draw]) -> Batch:
-        """The batch of some draws, copied from the packed array once.
+        """Load a batch; each image is copied only once.
 
-        The array holds a pixel's channels side by side, which is how the network wants them in memory: the
-        batch is only indexed in another order, (B, 4, S, S), and nothing is transposed.
+        The packed array is in channels-last order, which is also the network's memory format: the batch is a view of
+        shape (B, 4, S, S), and no data is transposed.
         """
-        images = _for_the_device((len(draws), *self.shape))
+        images = _empty_images((len(draws), *self.shape))
         self.fill(images.numpy(), draws)
         return images.permute(0, 3, 1, 2), self.targets[[position for _, position, _ in draws]]
 
     def fill(self, into: Image, draws: Sequence[Draw]) -> None:
-        """Write the images of some draws into (B, S, S, 4)."""
+        """Write the images of some draws to ``into`` (B, S, S, 4)."""
         for slot, (epoch, position, before) in zip(into, draws, strict=True):
             image = shrink_quickly(self.images[self.sources[position]][self.rows[position]], self.size)
             if self.augmentation is None:
@@ -101,32 +100,32 @@ class Samples:
 
 
 class Batches:
-    """Batches of samples, an epoch with each pass, loaded ahead by workers where there are any.
+    """Batches of samples; each iteration over them is an epoch. Workers, if any, prefetch batches.
 
-    Workers write to memory that they share with this process from the start, from where each batch is copied. The
-    loader's own way is new shared memory for each batch: two workers load half as much again without it. It also
-    lies in ``/dev/shm``, of which containers often have but 64 MB.
+    Workers write to memory that they share with this process from the start, and each batch is copied from there.
+    ``DataLoader`` alone would allocate new shared memory for each batch, which is slower (two workers then load a third
+    less) and is in ``/dev/shm``, often limited to 64 MB in containers.
     """
 
     def __init__(self, samples: Samples, draws: Draws, workers: int) -> None:
         self._samples, self._draws = samples, draws
         self._loader: DataLoader[tuple[int, list[int]]] | None = None
         if workers:
-            # One more than are under way: while a batch is copied, the next one is begun.
+            # One slot more than prefetched batches: while a batch is copied, the next one is written.
             shape = (AHEAD * workers + 1, draws.batch_size, *samples.shape)
             self._slots = np.frombuffer(mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
             self._loader = DataLoader(
-                _Filled(samples, self._slots),
-                batch_sampler=_Numbered(draws),
-                collate_fn=_as_it_is,
+                _SlotDataset(samples, self._slots),
+                batch_sampler=_NumberedBatches(draws),
+                collate_fn=_identity,
                 num_workers=workers,
                 prefetch_factor=AHEAD,
-                # Not what the system prefers: a forked worker shares the arrays, and nothing is pickled.
+                # Instead of the system's default: forked workers share the arrays, and nothing is pickled.
                 multiprocessing_context="fork",
                 persistent_workers=True,
-                # The loader draws a number from its generator; with one of its own it leaves the network's untouched.
+                # The loader draws a number from its generator; its own one leaves torch's global generator unchanged.
                 generator=torch.Generator(),
-                worker_init_fn=partial(_prepare, give_way=not torch.cuda.is_available()),
+                worker_init_fn=partial(_init_worker, low_priority=not torch.cuda.is_available()),
             )
 
     def __len__(self) -> int:
@@ -138,26 +137,26 @@ class Batches:
             return
         for number, positions in self._loader:
             slot = torch.from_numpy(self._slots[number % len(self._slots), : len(positions)])
-            images = _for_the_device(slot.shape).copy_(slot)
+            images = _empty_images(slot.shape).copy_(slot)
             yield images.permute(0, 3, 1, 2), self._samples.targets[positions]
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
         if self._loader is not None and self._loader._iterator is not None:
-            self._loader._iterator._shutdown_workers()  # type: ignore[attr-defined]  # what its own deletion calls
+            self._loader._iterator._shutdown_workers()  # type: ignore[attr-defined]  # also called on deletion
 
 
 def training_batches(
     samples: Samples, batch_size: int, workers: int, repeat: params.Repeat, share: tuple[int, int] = (0, 1)
 ) -> tuple[Batches, Draws]:
-    """Shuffled batches without the incomplete last one; set ``draws.epoch`` and ``draws.begin`` before each pass.
+    """Shuffled batches without the incomplete last one; set ``draws.epoch`` and ``draws.begin`` before each epoch.
 
     Args:
-        samples: to learn from.
-        batch_size: of all processes together, a multiple of their number.
-        workers: loader processes; 0 loads in this one.
-        repeat: how often rare labels' samples come up.
-        share: (which, of how many) processes this is.
+        samples: the training samples.
+        batch_size: batch size over all processes, a multiple of their number.
+        workers: loader processes; 0 loads in this process.
+        repeat: oversampling of rare labels.
+        share: rank of this process, and world size.
     """
     factors = repeat_factors(samples.targets.numpy() > 0, repeat.below, repeat.most)
     draws = Draws(factors, batch_size // share[1], shuffle_seed=samples.seed, drop_last=True, share=share)
@@ -165,16 +164,16 @@ def training_batches(
 
 
 def ordered_batches(samples: Samples, batch_size: int, workers: int, share: tuple[int, int] = (0, 1)) -> Batches:
-    """All samples, or every so many-th from the process's own number on, in the table's order."""
+    """Batches of all samples in the table's order, or of every world size-th sample starting from the rank."""
     return Batches(samples, Draws(np.ones(len(samples)), batch_size, share=share), workers)
 
 
 @contextmanager
 def closing_workers(*batches: Batches) -> Iterator[None]:
-    """End the workers with the block, also where an exception ends it.
+    """Stop the workers at the end of the block, also after an exception.
 
-    Otherwise, where a traceback holds on to the loader, the interpreter at its exit would send them SIGTERM, which they
-    leave to their parent, and wait for them without end.
+    Otherwise, a traceback can keep the loader alive until the interpreter exits. It then sends SIGTERM to the workers,
+    which they ignore, and waits for them forever.
     """
     try:
         yield
@@ -183,8 +182,8 @@ def closing_workers(*batches: Batches) -> Iterator[None]:
             each.close()
 
 
-class _Filled(Dataset[tuple[int, list[int]]]):
-    """What workers do: a batch goes into its slot, and which samples it holds goes back."""
+class _SlotDataset(Dataset[tuple[int, list[int]]]):
+    """The work of loader processes: write a batch to its slot, and return its number and its samples' positions."""
 
     def __init__(self, samples: Samples, slots: Image) -> None:
         self.samples, self.slots = samples, slots
@@ -195,7 +194,7 @@ class _Filled(Dataset[tuple[int, list[int]]]):
         return number, [position for _, position, _ in draws]
 
 
-class _Numbered(Sampler[Any]):
+class _NumberedBatches(Sampler[Any]):
     """The batches of draws with their numbers in the epoch."""
 
     def __init__(self, draws: Draws) -> None:
@@ -208,23 +207,23 @@ class _Numbered(Sampler[Any]):
         return len(self.draws)
 
 
-def _for_the_device(shape: Sequence[int]) -> Tensor:
-    """New memory for images, from where a GPU can fetch them by itself."""
+def _empty_images(shape: Sequence[int]) -> Tensor:
+    """Uninitialised memory for images, pinned for asynchronous transfer if there is a GPU."""
     return torch.empty(tuple(shape), dtype=torch.uint8, pin_memory=torch.cuda.is_available())
 
 
-def _prepare(_worker: int, *, give_way: bool) -> None:
-    # A signal to the whole process group must not take the batches away before the step is over and saved.
-    # Workers end with their parent, however it ends.
+def _init_worker(_worker: int, *, low_priority: bool) -> None:
+    # A signal to the process group must not stop workers before the training step is finished and saved.
+    # Workers exit when their parent does, for any reason.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    if give_way:
-        # Where the network computes on the same cores, its threads wait for the last of them: what a worker takes from
-        # one, all lose. It finds time enough where they wait by themselves.
+    if low_priority:
+        # If the network computes on the same cores, its threads wait for the slowest of them, so a worker that delays
+        # one delays all. Workers get enough time while these threads are idle.
         os.nice(19)
 
 
-def _as_it_is(batch: Any) -> Any:  # the loader's type, which knows lists of samples only
+def _identity(batch: Any) -> Any:  # Any because the loader's type allows only lists of samples
     return batch
 
 

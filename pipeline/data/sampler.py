@@ -1,4 +1,4 @@
-"""Which samples an epoch shows, and how often: rare labels more than once, if asked."""
+"""Sampling of batches, shuffled or in order, with optional oversampling of rare labels."""
 
 import math
 from collections.abc import Iterator
@@ -8,20 +8,20 @@ import numpy.typing as npt
 from torch.utils.data import Sampler
 
 Draw = tuple[int, int, int]
-"""(epoch, position in the table, how many times it was drawn before): what the loader asks a `Samples` for."""
+"""A sample to load: (epoch, position in the table, how many times it was drawn before in this epoch)."""
 
 
 class Draws(Sampler[list[Draw]]):
-    """Batches of draws, in an order that the seed and ``epoch`` decide, or in that of the table.
+    """Batches of draws, shuffled by the seed and ``epoch``, or in the order of the table.
 
-    ``begin`` leaves out that many batches of the epoch, without loading them.
+    ``begin`` is the number of batches to skip at the start of the epoch; they are not loaded.
 
     Args:
         factors: (N,) how often an epoch shows each sample, on average.
-        batch_size: samples in a batch.
+        batch_size: number of samples in a batch.
         shuffle_seed: None for the table's order.
-        drop_last: leave out the incomplete last batch, unless there is no other.
-        share: (which, of how many) processes this is: together their batches hold what one process's would.
+        drop_last: drop the incomplete last batch unless it is the only one; batch norm needs more than one sample.
+        share: rank of this process, and world size. Together, the processes draw the same samples as a single one.
     """
 
     def __init__(
@@ -57,25 +57,24 @@ class Draws(Sampler[list[Draw]]):
             yield [(self.epoch, int(positions[i]), int(before[i])) for i in chosen]
 
     def __len__(self) -> int:
-        which, of = self.share
-        if self.drop_last and self.samples >= self.batch_size * of:
-            return self.samples // (self.batch_size * of)  # the same for every process
-        # A batch of one has no batch statistics; fewer samples than a batch are still one batch.
-        return math.ceil(len(range(which, self.samples, of)) / self.batch_size)
+        rank, world_size = self.share
+        if self.drop_last and self.samples >= self.batch_size * world_size:
+            return self.samples // (self.batch_size * world_size)  # the same in every process
+        return math.ceil(len(range(rank, self.samples, world_size)) / self.batch_size)
 
 
 def repeat_factors(targets: npt.NDArray[np.bool_], below: float, most: float) -> npt.NDArray[np.float64]:
     """How often an epoch shows each sample, on average.
 
-    A label of frequency ``f`` asks for ``sqrt(below / f)``, at least 1 and at most ``most``; a sample gets
-    what its most demanding label asks for.
+    The factor of a label with frequency ``f`` is ``sqrt(below / f)``, clipped to 1 .. ``most``. The factor of a sample
+    is the largest factor of its labels.
 
-    Source: Gupta et al., "LVIS", CVPR 2019 (repeat-factor sampling; the cap is ours).
+    Source: Gupta et al., "LVIS", CVPR 2019 (repeat-factor sampling, there without an upper limit).
 
     Args:
-        targets: (N, 28).
-        below: frequency from which on a label is not rare.
-        most: cap; 1 turns the repeats off.
+        targets: (N, 28) bool.
+        below: labels with a lower frequency are rare.
+        most: upper limit of the factors; 1 turns oversampling off.
 
     Returns:
         (N,), at least 1.
@@ -87,17 +86,17 @@ def repeat_factors(targets: npt.NDArray[np.bool_], below: float, most: float) ->
 
 
 def draw(factors: npt.NDArray[np.float64], offset: float) -> npt.NDArray[np.int64]:
-    """Positions in rising order, each its factor rounded up or down; always as many as the factors add up to.
+    """Draw positions by systematic sampling: each as often as its factor, rounded up or down.
 
-    Systematic sampling: a ruler with a mark at every whole number, moved by ``offset``, laid along the factors.
-    An epoch has the same number of steps every time, and a factor of 2.5 is 2 in one epoch and 3 in the other.
+    The cumulative sum of the factors is sampled at ``offset``, ``offset + 1``, and so on. The number of draws is
+    therefore the same in every epoch, and a factor of 2.5 gives 2 draws in some epochs and 3 in others.
 
     Args:
         factors: (N,), at least 1.
-        offset: from [0, 1), a multiple of 2 ** -20, so that adding it to a position rounds nothing.
+        offset: in [0, 1), a multiple of 2 ** -20, so that adding integers to it is exact.
 
     Returns:
-        (M,) with M the sum of the factors, rounded.
+        (M,) positions in ascending order, where M is the rounded sum of the factors.
     """
     ends = factors.cumsum()
     count = round(float(ends[-1]))

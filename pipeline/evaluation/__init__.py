@@ -1,1 +1,1 @@
-"""Probabilities to decisions and scores: blending, calibration, thresholds, metrics, intervals."""
+"""From probabilities to decisions and scores: blending, calibration, thresholds, metrics, confidence intervals."""

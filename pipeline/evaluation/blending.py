@@ -1,4 +1,4 @@
-"""Several models' probabilities as one."""
+"""Blending the probabilities of several models: a mean of probabilities, logits or ranks, or learned weights."""
 
 from dataclasses import dataclass
 from typing import get_args
@@ -14,7 +14,7 @@ from pipeline.evaluation.metrics import Bools, Floats
 BLENDINGS: tuple[Blending, ...] = get_args(Blending)
 
 DROPPED = 0.5
-"""A model whose learned weight is below this part of an equal share does not earn its keep."""
+"""A model is dropped if its learned weight is below this fraction of an equal share."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Blender:
     """A weighted mean over models.
 
     Attributes:
-        kind: of what the mean is taken.
-        weights: (M,), not negative, adding up to 1.
-        reference: (M, N, 28), samples among which a probability has its rank; other kinds leave it alone.
+        kind: what is averaged: probabilities, ranks, or else logits.
+        weights: (M,), non-negative, summing to 1.
+        reference: (M, N, 28), the probabilities among which ranks are computed; other kinds do not use it.
     """
 
     kind: Blending
@@ -32,7 +32,7 @@ class Blender:
     reference: Floats
 
     def apply(self, members: Floats) -> Singles:
-        """The blend, (n, 28), of the probabilities of all models, (M, n, 28)."""
+        """Blend the probabilities of all models, (M, n, 28), to (n, 28)."""
         if self.kind == "probabilities":
             return mean(members, self.weights).astype(np.float32)
         if self.kind == "ranks":
@@ -41,11 +41,11 @@ class Blender:
 
 
 def fit_blender(kind: Blending, members: Floats, truth: Bools, *, weight_l2: float) -> Blender:
-    """Equal weights, or for the kind ``weights`` (a mean of logits) those that these samples ask for.
+    """Make a blender with equal weights or, for the kind ``weights`` (a mean of logits), learned ones.
 
     Args:
         kind: of the blend.
-        members: (M, N, 28).
+        members: (M, N, 28), probabilities of each model.
         truth: (N, 28).
         weight_l2: see `learn_weights`.
     """
@@ -56,18 +56,19 @@ def fit_blender(kind: Blending, members: Floats, truth: Bools, *, weight_l2: flo
 
 
 def mean(members: Floats, weights: Doubles) -> Doubles:
-    """The weighted mean, (N, 28), over the first axis."""
+    """The weighted mean over models, (N, 28), of (M, N, 28)."""
     return np.tensordot(weights, members.astype(np.float64), axes=1)
 
 
 def mean_rank(members: Floats, reference: Floats, weights: Doubles) -> Doubles:
-    """The mean over models of a probability's rank, as the probability that has this rank in the mean of all models.
+    """Average the ranks of each label's probabilities over models, and map the mean rank back to a probability.
 
-    So models are averaged by their order alone, and the result reads as a probability.
+    Only the order of a model's probabilities counts. The mean rank becomes the probability of the same rank in the mean
+    of all models over the reference samples.
 
     Args:
-        members: (M, n, 28), what is blended.
-        reference: (M, N, 28), among which ranks are taken.
+        members: (M, n, 28), the probabilities to blend.
+        reference: (M, N, 28), the probabilities among which ranks are computed.
         weights: (M,).
     """
     typical = np.sort(mean(reference, weights), axis=0)
@@ -75,23 +76,25 @@ def mean_rank(members: Floats, reference: Floats, weights: Doubles) -> Doubles:
     for label in range(members.shape[2]):
         ranks = np.zeros(members.shape[1])
         for weight, own, others in zip(weights, members[..., label], np.sort(reference[..., label]), strict=True):
-            # Equal probabilities have the middle of their ranks.
+            # Ties get the middle of their ranks.
             ranks += weight * (np.searchsorted(others, own) + np.searchsorted(others, own, side="right") - 1) / 2
         blended[:, label] = np.interp(ranks, np.arange(len(typical)), typical[:, label])
     return blended
 
 
 def learn_weights(members: Floats, truth: Bools, *, weight_l2: float) -> Doubles:
-    """Weights of the models' logits by logistic regression, (M,), not negative and adding up to 1.
+    """Learn weights of the models' logits by logistic regression: (M,), non-negative, summing to 1.
 
-    The regression (Wolpert, "Stacked Generalization", 1992, with Breiman's constraint of 1996) has one offset
-    for all labels and is pulled towards equal weights, which matters while samples are few. A model that gets
-    less than half of an equal share is dropped, and the others are weighted anew; so one that does not help has 0.
+    The regression (Wolpert, "Stacked Generalization", 1992, with the non-negativity of Breiman, "Stacked Regressions",
+    1996) has one intercept for all labels and an L2 penalty towards equal weights, which matters with few samples.
+    Models with less than half of an equal share are dropped and the others fitted again, so a model that does not help
+    gets 0.
 
     Args:
         members: (M, N, 28).
         truth: (N, 28).
-        weight_l2: nats that a spread of the weights as large as their mean costs; fades against many samples.
+        weight_l2: strength of the penalty: its value, in nats, when the weights' standard deviation equals their mean.
+            The likelihood grows with the number of samples, so with many of them the penalty hardly matters.
     """
     logits = finite_logit(members).reshape(len(members), -1)
     targets = truth.ravel().astype(np.float64)
@@ -107,7 +110,10 @@ def learn_weights(members: Floats, truth: Bools, *, weight_l2: float) -> Doubles
 
 
 def regress(logits: Doubles, targets: Doubles, weight_l2: float) -> Doubles:
-    """Non-negative logistic regression of (P,) targets on (M, P) logits: its weights as shares, equal if all are 0."""
+    """Non-negative logistic regression of (P,) targets on (M, P) logits: the weights divided by their sum, (M,).
+
+    If all weights are 0, they are equal instead.
+    """
     models = len(logits)
 
     def loss(values: Doubles) -> tuple[float, Doubles]:

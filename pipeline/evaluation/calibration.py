@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: temperature and Platt scaling."""
+"""Calibration of probabilities: temperature scaling and Platt scaling."""
 
 from dataclasses import dataclass
 from typing import get_args
@@ -12,7 +12,7 @@ from pipeline.core.params import Calibrating
 from pipeline.evaluation.metrics import Bools, Floats
 
 SMALLEST = 1e-7
-"""Probabilities this near to 0 or 1 have no finite logit in single precision."""
+"""Probabilities are clipped to this distance from 0 and 1, where float32 has no finite logit."""
 
 Doubles = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -21,40 +21,40 @@ CALIBRATIONS: tuple[Calibrating, ...] = get_args(Calibrating)
 
 
 def finite_logit(probabilities: Floats) -> Doubles:
-    """Logits in double precision, those of 0 and 1 made finite."""
+    """Logits in double precision, of probabilities clipped away from 0 and 1."""
     logits: Doubles = logit(np.clip(probabilities.astype(np.float64), SMALLEST, 1 - SMALLEST))
     return logits
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns a logit into one that can be believed: ``slope * logit + offset``.
+    """A linear map of logits, ``slope * logit + offset``.
 
     Attributes:
         slope: shared by all labels.
-        offsets: (28,).
+        offsets: (28,), one per label, in logits.
     """
 
     slope: float
     offsets: Doubles
 
     def apply(self, probabilities: Floats) -> Singles:
-        """Calibrated probabilities, (N, 28), from uncalibrated ones."""
+        """Calibrate probabilities (N, 28)."""
         return expit(self.slope * finite_logit(probabilities) + self.offsets).astype(np.float32)
 
 
 def fit_calibration(kind: Calibrating, probabilities: Floats, truth: Bools, *, offset_sd: float) -> Calibration:
-    """Fit by maximum likelihood.
+    """Fit a calibration by maximum likelihood.
 
-    ``temperature`` is one slope (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017).
-    ``platt`` adds offsets (Platt, "Probabilistic Outputs for Support Vector Machines", 1999): a label's own
-    comes from a normal distribution around the shared one, so that a rare label borrows from the others.
+    ``temperature`` fits the slope alone (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017).
+    ``platt`` adds offsets (Platt, "Probabilistic Outputs for Support Vector Machines", 1999). The offset of a label has
+    a normal prior around an offset shared by all labels, so that rare labels are shrunk towards the common offset.
 
     Args:
-        kind: ``none`` leaves the probabilities as they are.
+        kind: ``temperature``, ``platt``, or ``none`` for the identity.
         probabilities: (N, 28).
         truth: (N, 28).
-        offset_sd: standard deviation of the labels' offsets, in logits; 0 leaves the shared one alone.
+        offset_sd: standard deviation of that prior, in logits; with 0, all labels have the shared offset.
     """
     labels = truth.shape[1]
     if kind == "none":
@@ -67,13 +67,13 @@ def fit_calibration(kind: Calibrating, probabilities: Floats, truth: Bools, *, o
 
 
 def maximise_likelihood(logits: Doubles, truth: Bools, free: Bools, precision: Doubles) -> list[float]:
-    """The slope, the shared offset and each label's own, as many of them as are free to move from 1, 0, 0, ...
+    """Fit the slope, the shared offset and each label's deviation from it; return these 30 values.
 
     Args:
         logits: (N, 28).
         truth: (N, 28).
-        free: (30,).
-        precision: (30,), of the normal distribution around 0 that each comes from; 0 is none.
+        free: (30,), which values are fitted; the others stay at 1 (the slope) and 0.
+        precision: (30,), inverse variance of the normal prior around 0 of each value; 0 is no prior.
     """
     point = np.array([1.0, *[0.0] * (len(free) - 1)])
 
@@ -99,6 +99,6 @@ def maximise_likelihood(logits: Doubles, truth: Bools, free: Bools, precision: D
         whole[1, 2:] = whole[2:, 1] = zeroth
         return np.asarray(whole[np.ix_(free, free)])
 
-    # Second-order, because each look at 31,072 samples costs more than solving for 30 numbers.
+    # A second-order method needs few iterations; each costs a pass over all samples, far more than a 30 x 30 system.
     point[free] = minimize(loss, point[free], jac=True, hess=curvature, method="trust-exact").x
     return [float(value) for value in point]

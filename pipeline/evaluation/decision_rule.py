@@ -1,4 +1,8 @@
-"""The whole way from several models' probabilities to decisions, as one thing that is fitted and applied."""
+"""The decision rule, from the probabilities of several models to decisions, and its cross-fitting.
+
+A rule is a blend, its calibration and a threshold per label. They are fitted and applied together, so that cross-fitted
+scores cover all three.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,49 +19,49 @@ from pipeline.evaluation.thresholds import choose_thresholds, decide
 
 @dataclass(frozen=True)
 class DecisionRule:
-    """A blend, its calibration, and thresholds of what comes out.
+    """A blend, its calibration, and decision thresholds.
 
     Attributes:
-        mixture: of the models.
-        calibration: of the blend.
-        thresholds: (28,), of calibrated probabilities.
+        blender: of the models.
+        calibration: of the blended probabilities.
+        thresholds: (28,), for the calibrated probabilities.
     """
 
-    mixture: Blender
+    blender: Blender
     calibration: Calibration
     thresholds: Thresholds
 
     def apply(self, members: Floats) -> tuple[Singles, Singles, Bools]:
-        """Blended probabilities, the same calibrated, and the decisions, (N, 28) each, from (M, N, 28)."""
-        uncalibrated = self.mixture.apply(members)
+        """Blended probabilities, calibrated ones and decisions, (N, 28) each, from probabilities (M, N, 28)."""
+        uncalibrated = self.blender.apply(members)
         probabilities = self.calibration.apply(uncalibrated)
         return uncalibrated, probabilities, decide(probabilities, self.thresholds)
 
 
 def fit_rule(members: Floats, truth: Bools, settings: Ensemble) -> DecisionRule:
-    """Learn weights, calibration and thresholds, in this order, from samples whose truth is known.
+    """Fit the blend, then its calibration, then the thresholds.
 
     Args:
-        members: (M, N, 28), rows from models that did not see the sample.
+        members: (M, N, 28), out-of-fold probabilities.
         truth: (N, 28).
-        settings: which kinds, and their constants.
+        settings: the kinds of blend, calibration and thresholds, and their constants.
     """
-    mixture = fit_blender(settings.blend, members, truth, weight_l2=settings.weight_l2)
-    blended = mixture.apply(members)
+    blender = fit_blender(settings.blend, members, truth, weight_l2=settings.weight_l2)
+    blended = blender.apply(members)
     calibration = fit_calibration(settings.calibration, blended, truth, offset_sd=settings.offset_sd)
     thresholds = choose_thresholds(calibration.apply(blended), truth, settings)
-    return DecisionRule(mixture, calibration, thresholds)
+    return DecisionRule(blender, calibration, thresholds)
 
 
 @dataclass(frozen=True)
 class CrossFit:
-    """What no sample's own truth had a part in.
+    """Out-of-fold predictions: the rule applied to a sample was not fitted on the sample's fold.
 
     Attributes:
-        uncalibrated: (N, 28), the blend.
-        probabilities: (N, 28), the blend calibrated.
+        uncalibrated: (N, 28), blended probabilities.
+        probabilities: (N, 28), blended and calibrated probabilities.
         decisions: (N, 28).
-        rules: by fold, those applied to its samples.
+        rules: by fold, the rule applied to its samples.
     """
 
     uncalibrated: Singles
@@ -69,13 +73,13 @@ class CrossFit:
 def cross_fit(
     members: Floats, truth: Bools, folds: npt.NDArray[np.int64], fit: Callable[[Floats, Bools], DecisionRule]
 ) -> CrossFit:
-    """Decide each fold by a rule fitted on the other folds: weights, calibration and thresholds alike.
+    """Apply to each fold a rule fitted on the other folds (blend, calibration and thresholds).
 
     Args:
-        members: (M, N, 28), rows from models that did not see the sample.
+        members: (M, N, 28), out-of-fold probabilities.
         truth: (N, 28).
-        folds: (N,), at least two different ones.
-        fit: a rule, from members and truth.
+        folds: (N,), with at least two different values.
+        fit: fits a rule, from members and truth.
     """
     empty = np.empty(truth.shape, dtype=np.float32)
     result = CrossFit(empty, empty.copy(), np.zeros(truth.shape, dtype=np.bool_), {})

@@ -1,4 +1,8 @@
-"""Where decisions and probabilities go wrong: precision against recall, calibration, and labels taken for others."""
+"""Diagnostics of out-of-fold predictions, for the tables beside the scores.
+
+Precision-recall curves, the bins of the calibration error, pairs of confused labels, the samples that the report shows,
+baselines that use no image, and a check for leakage between folds.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,24 +14,27 @@ from pipeline.core.labels import LABELS
 from pipeline.evaluation.metrics import CALIBRATION_BINS, Bools, Floats, macro_f1
 
 POINTS = 50
-"""Of a precision-recall curve that are kept."""
+"""Points that are kept of a precision-recall curve."""
+
+ERRORS = 12
+"""Wrong decisions that are kept as examples."""
 
 
 def precision_recall(probabilities: Floats, truth: Bools) -> pd.DataFrame:
-    """Precision and recall over the thresholds of each label that some sample has.
+    """Precision and recall at a range of thresholds, for each label that occurs.
 
     Args:
         probabilities: (N, 28).
         truth: (N, 28).
 
     Returns:
-        ``label``, ``name``, ``threshold``, ``recall`` and ``precision``, at most `POINTS` rows a label, evenly spaced
-        in recall, the lowest threshold first.
+        Columns ``label``, ``name``, ``threshold``, ``recall`` and ``precision``; at most `POINTS` rows per label,
+        evenly spaced in recall, by ascending threshold.
     """
     parts = []
     for label in np.flatnonzero(truth.any(axis=0)).tolist():
         precision, recall, thresholds = precision_recall_curve(truth[:, label], probabilities[:, label])
-        # The last point, precision 1 at recall 0, has no threshold and is no decision.
+        # scikit-learn appends the point of precision 1 and recall 0, which has no threshold.
         curve = pd.DataFrame({"threshold": thresholds, "recall": recall[:-1], "precision": precision[:-1]})
         spaced = np.linspace(curve["recall"].iloc[0], curve["recall"].iloc[-1], POINTS)
         kept = np.unique(np.searchsorted(-curve["recall"], -spaced))
@@ -36,10 +43,11 @@ def precision_recall(probabilities: Floats, truth: Bools) -> pd.DataFrame:
 
 
 def reliability(probabilities: Floats, truth: Bools) -> pd.DataFrame:
-    """The bins of the calibration error: mean probability and share of positives of all (sample, label) pairs in each.
+    """The bins of the calibration error, over all (sample, label) pairs.
 
     Returns:
-        ``confidence``, ``observed`` and ``n``, a row a bin; the first two are missing where a bin is empty.
+        A row per bin: ``confidence`` (mean probability), ``observed`` (share of positives) and ``n`` (pairs). The first
+        two are missing in an empty bin.
     """
     flat = probabilities.astype(np.float64).ravel()
     bins = np.minimum((flat * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
@@ -48,43 +56,38 @@ def reliability(probabilities: Floats, truth: Bools) -> pd.DataFrame:
 
 
 def confusions(decisions: Bools, truth: Bools) -> pd.DataFrame:
-    """How often one label is missed where another is wrongly given.
+    """Count the samples in which one label is missed and another one is wrongly predicted.
 
     Args:
         decisions: (N, 28).
         truth: (N, 28).
 
     Returns:
-        ``label_true`` (missed), ``label_predicted`` (wrongly given) and ``count``, of samples, the most frequent first;
-        a sample counts once for each such pair.
+        Columns ``label_true`` (missed), ``label_predicted`` (wrongly predicted) and ``count``, the most frequent pair
+        first. A sample counts once for each of its pairs.
     """
-    missed, given = truth & ~decisions, decisions & ~truth
-    counts = missed.astype(np.int64).T @ given
+    missed, false_positive = truth & ~decisions, decisions & ~truth
+    counts = missed.astype(np.int64).T @ false_positive
     true, predicted = counts.nonzero()
     table = pd.DataFrame({"label_true": true, "label_predicted": predicted, "count": counts[true, predicted]})
     return table.sort_values("count", ascending=False, kind="stable", ignore_index=True)
 
 
-ERRORS = 12
-"""How many of the gravest errors are kept."""
-
-
 def choose_examples(
     probabilities: Floats, decisions: Bools, truth: Bools, groups: npt.NDArray[np.str_]
 ) -> pd.DataFrame:
-    """Choose the pairs of sample and label to show.
+    """Choose the (sample, label) pairs that the report shows.
 
     Args:
-        probabilities: (N, 28), held-out.
+        probabilities: (N, 28), out-of-fold.
         decisions: (N, 28).
         truth: (N, 28).
         groups: (N,).
 
     Returns:
-        A row each with ``position`` (in the arrays), ``label`` and ``kind``: "best" and "worst" are the samples
-        with a label that have the highest and the lowest probability of it, for each label in turn (one that a
-        single sample has gets a "best" alone); "error" are the wrong decisions that were most certain, the
-        gravest first, at most one a group: its samples err alike.
+        A row per pair with ``position`` (in the arrays), ``label`` and ``kind``. For each label, "best" and "worst" are
+        the positive samples with its highest and lowest probability (only "best" if there is one positive). "error" are
+        the wrong decisions of `gravest_errors`, the gravest first.
     """
     rows = []
     for label in range(truth.shape[1]):
@@ -99,30 +102,31 @@ def choose_examples(
 def gravest_errors(
     probabilities: Floats, decisions: Bools, truth: Bools, groups: npt.NDArray[np.str_]
 ) -> list[tuple[int, int]]:
-    """The wrong decisions farthest from the truth, as position and label, at most one a group and `ERRORS` in all.
+    """The most confident wrong decisions, as (position, label): at most `ERRORS`, and one per group.
 
-    How far a false alarm is from the truth is the label's probability; a missed label, one minus it.
+    The confidence of a false positive is the label's probability, that of a missed label one minus it. Samples of a
+    group are limited to one because they tend to share an error.
     """
-    distance: npt.NDArray[np.float64] = np.where(decisions != truth, np.abs(truth - probabilities), -1.0)
-    label = distance.argmax(axis=1)
-    gravest = distance[np.arange(len(truth)), label]
+    confidence: npt.NDArray[np.float64] = np.where(decisions != truth, np.abs(truth - probabilities), -1.0)
+    label = confidence.argmax(axis=1)
+    gravest = confidence[np.arange(len(truth)), label]
     order = np.argsort(-gravest, kind="stable")
     order = order[np.sort(np.unique(groups[order], return_index=True)[1])][:ERRORS]
     return [(int(position), int(label[position])) for position in order if gravest[position] >= 0]
 
 
 def baseline_macro_f1(truth: Bools, folds: npt.NDArray[np.int64]) -> dict[str, float]:
-    """Macro-F1 of three ways to decide without looking.
+    """Macro-F1 of three trivial classifiers that use no image.
 
     Args:
         truth: (N, 28).
         folds: (N,).
 
     Returns:
-        ``majority``: every sample gets the one label most frequent in the other folds.
-        ``all_positive``: every sample gets every label.
-        ``prior``: every label goes, at random, to as many samples as have it; the expected value, which is
-        the label's share: by drawing k of N samples where k are positive, k * k / N are hit.
+        ``majority``: predict for every sample the most frequent label of the other folds.
+        ``all_positive``: predict every label for every sample.
+        ``prior``: predict each label for k random samples, where k of N are positive. This is the expected value:
+        k * k / N are true positives on average, so the expected F1 is the label's frequency k / N.
     """
     majority = np.zeros_like(truth)
     for fold in np.unique(folds):
@@ -135,15 +139,15 @@ def baseline_macro_f1(truth: Bools, folds: npt.NDArray[np.int64]) -> dict[str, f
 
 
 def copied_macro_f1(brightness: Floats, truth: Bools, folds: npt.NDArray[np.int64]) -> float:
-    """Macro-F1 of giving each sample the labels of the one most alike in the other folds.
+    """Macro-F1 of copying the labels of the sample with the most similar brightness in the other folds.
 
-    Brightness hardly says where a protein sits, but it does say which antibody it is: what this scores above the
-    baselines is memory of the antibody, by which such folds flatter every model.
+    Brightness says little about the location of a protein but identifies the antibody. So a score above the baselines
+    means that samples of one antibody are in different folds, and that the scores of all models are inflated by it.
 
     Args:
-        brightness: (N, F), figures of each image; they are brought to one scale.
+        brightness: (N, F), brightness statistics of each image; each column is standardised.
         truth: (N, 28).
-        folds: (N,), at least two different ones.
+        folds: (N,), with at least two different values.
     """
     scaled = (brightness - brightness.mean(axis=0)) / np.maximum(brightness.std(axis=0), 1e-9)
     copied = np.zeros_like(truth)

@@ -1,4 +1,4 @@
-"""What one model and fold says about the samples it was not trained on."""
+"""The file of predictions that each job (a model and a fold) writes, and reading and writing of checked npz files."""
 
 import zipfile
 from collections.abc import Mapping
@@ -14,14 +14,17 @@ from pipeline.core.labels import LABELS
 from pipeline.core.paths import replacing
 
 PREDICTION_KINDS = {"held_out_ids": "U", "held_out": "f", "test_ids": "U", "test": "f"}
+"""The arrays of the file, with their numpy kinds."""
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities of one model and fold.
+    """Probabilities predicted by one model that was trained without one fold.
 
     Attributes:
-        held_out_ids: (n,) str, the training samples of the fold.
+        held_out_ids: (n,) str, the samples of the held-out fold.
         held_out: (n, 28) float32, their probabilities.
         test_ids: (m,) str, the test samples.
         test: (m, 28) float32, their probabilities.
@@ -41,17 +44,13 @@ def load_predictions(path: Path) -> Predictions:
     """Read what `Predictions.save` wrote.
 
     Raises:
-        InputError: the file is missing, damaged, or holds something other than one probability per id
-            and label.
+        InputError: the file is missing or damaged, or does not contain one probability per id and label.
     """
     remedy = "run the tta stage of this model and fold again"
     predictions = Predictions(**read_arrays(path, PREDICTION_KINDS, remedy))
     check_probabilities(path, predictions.held_out_ids, predictions.held_out, remedy)
     check_probabilities(path, predictions.test_ids, predictions.test, remedy)
     return predictions
-
-
-Array = npt.NDArray[Any]
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -61,12 +60,12 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
 
 
 def read_arrays(path: Path, kinds: Mapping[str, str], remedy: str) -> dict[str, Array]:
-    """Read the named arrays.
+    """Read and check the named arrays.
 
     Args:
         path: an npz file.
         kinds: the numpy kind each array must have, by name ("U", "f", "b").
-        remedy: what to do when the file is no good, for the message.
+        remedy: what the error message tells the user to do.
 
     Raises:
         InputError: the file is missing or damaged, or an array is missing or of another kind.
@@ -80,19 +79,19 @@ def read_arrays(path: Path, kinds: Mapping[str, str], remedy: str) -> dict[str, 
         raise InputError(f"{path} is damaged ({error}): {remedy}") from None
     for name, kind in kinds.items():
         if arrays[name].dtype.kind != kind:
-            raise InputError(f"{path}: {name} holds {arrays[name].dtype}: {remedy}")
+            raise InputError(f"{path}: {name} has the type {arrays[name].dtype}: {remedy}")
     return arrays
 
 
 def check_probabilities(path: Path, ids: Array, probabilities: Array, remedy: str) -> None:
-    """Make sure that there is one probability per id and label.
+    """Check that there is one probability per id and label.
 
     Raises:
-        InputError: the shapes do not fit, an id repeats, or a value is not in 0..1.
+        InputError: the shapes do not match, an id is repeated, or a value is not in 0..1.
     """
     if ids.ndim != 1 or probabilities.shape != (len(ids), len(LABELS)):
         raise InputError(f"{path}: ids of shape {ids.shape}, but probabilities {probabilities.shape}: {remedy}")
     if len(np.unique(ids)) < len(ids):
-        raise InputError(f"{path}: an id repeats: {remedy}")
+        raise InputError(f"{path}: an id is repeated: {remedy}")
     if not np.all((probabilities >= 0) & (probabilities <= 1)):
         raise InputError(f"{path}: a probability is not in 0..1: {remedy}")

@@ -1,4 +1,4 @@
-"""The blend of all models and what is decided on it, as the ensemble stage leaves it for the others."""
+"""The files of the ``ensemble`` stage (blended probabilities, decisions) and the ``explain`` stage (attention maps)."""
 
 import json
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ from pipeline.evaluation.prediction_files import check_probabilities, read_array
 HELD_OUT = paths.BLEND / "held_out.npz"
 TEST = paths.BLEND / "test.npz"
 DECISIONS = paths.BLEND / "decisions.json"
-"""The thresholds, and how each policy and each model would have scored."""
-
+"""The fitted decision rule, and the cross-fitted scores of each model and of the other settings."""
 
 REMEDY = "run the ensemble stage again (python -m pipeline.stages.ensemble)"
 BLEND_KINDS = {"ids": "U", "uncalibrated": "f", "probabilities": "f", "decisions": "b"}
+MAP_KINDS = {"ids": "U", "labels": "i", "names": "U", "maps": "u"}
 
 
-def as_held_out(fold: int) -> Path:
-    """Where the test samples stand decided as a fold's held-out samples are: by its networks, and its rule."""
+def single_fold_test(fold: int) -> Path:
+    """Test predictions by the single-fold models and the rule of ``fold``, comparable with cross-validation."""
     return paths.BLEND / f"test-as-fold-{fold}.npz"
 
 
 @dataclass(frozen=True)
 class Blend:
-    """Blended probabilities and the decisions made on them.
+    """Blended probabilities and the decisions made from them.
 
     Attributes:
         ids: (n,) str.
-        uncalibrated: (n, 28) float32, the blend as it comes.
-        probabilities: (n, 28) float32, the blend calibrated.
+        uncalibrated: (n, 28) float32, before calibration.
+        probabilities: (n, 28) float32, after calibration.
         decisions: (n, 28) bool.
     """
 
@@ -77,18 +77,15 @@ def read_decisions() -> dict[str, Any]:
     return content
 
 
-MAP_KINDS = {"ids": "U", "labels": "i", "names": "U", "maps": "u"}
-
-
 @dataclass(frozen=True)
 class AttentionMaps:
-    """What one model's attention was on for pairs of sample and label.
+    """Attention maps of one model for (sample, label) pairs.
 
     Attributes:
-        ids: (n,) str, the sample of each pair; held out by the fold whose weights drew the maps.
+        ids: (n,) str, the sample of each pair; its maps are by the model trained without its fold.
         labels: (n,) int64, the label of each pair.
-        names: (k,) str, the kinds of map, those of ``model.maps.label_maps``.
-        maps: (n, k, h, w) uint8, 0 for no attention and 255 for most; the whole image, of whatever side.
+        names: (k,) str, the kinds of map, as in ``inference.attention_maps.label_maps``.
+        maps: (n, k, h, w) uint8, from 0 (no attention) to 255; each covers the whole image.
     """
 
     ids: npt.NDArray[np.str_]
@@ -102,7 +99,7 @@ class AttentionMaps:
 
 
 def load_maps(model: str) -> AttentionMaps:
-    """Read what `Maps.save` wrote.
+    """Read what `AttentionMaps.save` wrote.
 
     Raises:
         InputError: the file is missing, damaged, or its arrays do not fit together.

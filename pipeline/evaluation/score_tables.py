@@ -1,4 +1,4 @@
-"""Scores with their intervals: in all, by fold and by label."""
+"""Scores with their confidence intervals: overall, by fold and by label."""
 
 from functools import partial
 
@@ -16,11 +16,11 @@ Groups = npt.NDArray[np.str_]
 
 
 def summarise(decisions: Bools, truth: Bools, groups: Groups, settings: Score) -> dict[str, float]:
-    """Macro-F1 with its interval, over all labels and over those that these samples have.
+    """Macro-F1 with its confidence interval, over all labels and over the labels that occur.
 
     Args:
         decisions: (N, 28).
-        truth: (N, 28), at least one label in all.
+        truth: (N, 28), with at least one label.
         groups: (N,).
         settings: of the bootstrap.
     """
@@ -43,13 +43,13 @@ def summarise(decisions: Bools, truth: Bools, groups: Groups, settings: Score) -
 
 
 def expect_test(decisions: Bools, truth: Bools, groups: Groups, test_samples: int, settings: Score) -> dict[str, float]:
-    """The range in which macro-F1 on a test set of the same kind should fall.
+    """The range in which macro-F1 on a test set from the same distribution is expected.
 
     Args:
-        decisions: (N, 28), on the held-out samples.
+        decisions: (N, 28), out-of-fold.
         truth: (N, 28).
         groups: (N,).
-        test_samples: how many the test set has; its groups are taken to be as large as these ones.
+        test_samples: size of the test set, whose groups are assumed to be as large as these.
         settings: of the bootstrap.
     """
     resample = partial(f1_resamples, decisions, truth, groups, resamples=settings.resamples)
@@ -66,7 +66,7 @@ def expect_test(decisions: Bools, truth: Bools, groups: Groups, test_samples: in
 def by_fold(
     decisions: Bools, truth: Bools, groups: Groups, folds: npt.NDArray[np.int64], settings: Score
 ) -> pd.DataFrame:
-    """The summary of each fold's held-out samples, a row per fold."""
+    """The summary of each held-out fold, a row per fold."""
     rows = []
     for fold in np.unique(folds).tolist():
         held_out = folds == fold
@@ -77,19 +77,19 @@ def by_fold(
 def by_label(
     probabilities: Floats, decisions: Bools, truth: Bools, groups: Groups, thresholds: Thresholds, settings: Score
 ) -> pd.DataFrame:
-    """What is known of each label, a row per label in the competition's order.
+    """The scores of each label, a row per label in the competition's order.
 
     Args:
         probabilities: (N, 28).
         decisions: (N, 28).
         truth: (N, 28).
         groups: (N,).
-        thresholds: (28,), those of the test set.
+        thresholds: (28,), those applied to the test set.
         settings: of the bootstrap.
 
     Returns:
-        label, name, positives (samples and groups that have the label), threshold, precision, recall, F1 with
-        its interval, and average precision, which a label without positives lacks.
+        label, name, positives (samples with the label), groups (with such samples), threshold, precision, recall, F1
+        with its confidence interval, and average precision (missing for a label without positives).
     """
     precision, recall, f1, positives = precision_recall_fscore_support(truth, decisions, average=None, zero_division=0)
     resampled = f1_resamples(decisions, truth, groups, resamples=settings.resamples, seed=settings.seed)

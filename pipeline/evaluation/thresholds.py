@@ -1,4 +1,4 @@
-"""From probabilities to decisions: how a threshold per label is chosen, and how it is applied."""
+"""Decision thresholds: choosing one per label, and applying them to probabilities."""
 
 from collections.abc import Mapping
 from typing import get_args
@@ -14,11 +14,11 @@ POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 
 def decide(probabilities: Floats, thresholds: Thresholds) -> Bools:
-    """Labels whose probability reaches its threshold; a sample left without any gets its most probable one.
+    """Predict the labels whose probability reaches the threshold; if there is none, the most probable label.
 
     Args:
         probabilities: (N, 28).
-        thresholds: (28,); above 1 means never.
+        thresholds: (28,); above 1, a label is never predicted unless it is the most probable one.
 
     Returns:
         (N, 28), at least one True per row.
@@ -30,11 +30,13 @@ def decide(probabilities: Floats, thresholds: Thresholds) -> Bools:
 
 
 def choose_thresholds(probabilities: Floats, truth: Bools, settings: Ensemble) -> Thresholds:
-    """Thresholds of one policy, (28,), from samples whose truth is known.
+    """Choose thresholds, (28,), by the policy of the settings.
 
-    ``fixed`` is the given constant; ``global`` the one constant with the highest macro-F1; ``per_label`` the
-    threshold with the highest F1 of each label, shrunk towards the global one; ``counts`` gives each label to
-    its share of the samples; ``expected`` maximises the F1 that the probabilities themselves expect.
+    - ``fixed``: a constant from the settings.
+    - ``global``: the constant with the highest macro-F1.
+    - ``per_label``: for each label the threshold with the highest F1, shrunk towards the global one.
+    - ``counts``: predict each label as often as it occurs in these samples, or in the proportions of the settings.
+    - ``expected``: maximise each label's F1 as expected from the calibrated probabilities, shrunk in the same way.
 
     Args:
         probabilities: (N, 28).
@@ -48,8 +50,8 @@ def choose_thresholds(probabilities: Floats, truth: Bools, settings: Ensemble) -
         case "global":
             return np.full(labels, best_threshold(probabilities, truth))
         case "per_label":
-            own = [best_threshold(probabilities[:, [label]], truth[:, [label]]) for label in range(labels)]
-            return shrink(np.array(own), probabilities, truth, settings.shrinkage)
+            best = [best_threshold(probabilities[:, [label]], truth[:, [label]]) for label in range(labels)]
+            return shrink(np.array(best), probabilities, truth, settings.shrinkage)
         case "counts":
             return match_counts(probabilities, replaced(truth.mean(axis=0), settings.proportions))
         case "expected":
@@ -57,7 +59,7 @@ def choose_thresholds(probabilities: Floats, truth: Bools, settings: Ensemble) -
 
 
 def replaced(shares: Floats, given: Mapping[str, float]) -> Floats:
-    """The shares by label, (28,), with those ``given`` by label name put in."""
+    """The shares, (28,), with those in ``given`` (by label name) replaced."""
     result = shares.copy()
     for name, share in given.items():
         result[LABELS.index(name)] = share
@@ -65,11 +67,11 @@ def replaced(shares: Floats, given: Mapping[str, float]) -> Floats:
 
 
 def expected_f1(probabilities: Floats) -> npt.NDArray[np.float64]:
-    """The highest F1 of each label, (28,), that can be expected if the probabilities are true.
+    """The highest expected F1 of each label, (28,), if the probabilities are well calibrated.
 
-    Half of it is the best threshold (Lipton et al., "Optimal Thresholding of Classifiers to Maximize F1
-    Measure", ECML PKDD 2014). It looks at all samples and not only at the few positives, so it is far less noisy than
-    a threshold chosen by counting hits, and it is as good as the calibration is.
+    Half of it is the optimal threshold (Lipton et al., "Optimal Thresholding of Classifiers to Maximize F1 Measure",
+    ECML PKDD 2014). It is estimated from the probabilities of all samples, so it is far less noisy than a threshold
+    fitted to the few positives, but it depends on the calibration.
 
     Args:
         probabilities: (N, 28).
@@ -81,26 +83,26 @@ def expected_f1(probabilities: Floats) -> npt.NDArray[np.float64]:
 
 
 def shrink(own: Thresholds, probabilities: Floats, truth: Bools, shrinkage: float) -> Thresholds:
-    """Draw each label's own threshold, (28,), towards the best shared one the more, the fewer positives it has.
+    """Shrink each label's threshold, (28,), towards the best global one; the fewer positives, the more.
 
     Args:
         own: (28,).
         probabilities: (N, 28).
         truth: (N, 28).
-        shrinkage: the positives at which a label's own threshold and the shared one weigh the same.
+        shrinkage: number of positives at which both thresholds have equal weight.
     """
     positives = truth.sum(axis=0)
-    # A label without positives has no threshold of its own, however weak the shrinkage.
+    # A label without positives gets the global threshold, even with a shrinkage of 0.
     weight = positives / np.maximum(positives + shrinkage, 1)
     shrunk: Thresholds = weight * own + (1 - weight) * best_threshold(probabilities, truth)
     return shrunk
 
 
 def best_threshold(probabilities: Floats, truth: Bools) -> float:
-    """The one threshold for all columns with the highest macro-F1; the highest such threshold on ties.
+    """The threshold, shared by all columns, with the highest macro-F1; of several, the highest.
 
-    Exact: every cut between two different probabilities is tried, by sorting once and adding up how
-    each label's F1 changes as its samples come in.
+    Exact: evaluates every cut between two different probabilities. It sorts once and accumulates the changes of each
+    label's F1 as the threshold decreases.
 
     Args:
         probabilities: (N, L), N at least 1.
@@ -113,7 +115,7 @@ def best_threshold(probabilities: Floats, truth: Bools) -> float:
     gains = np.diff(2 * hits / (decided + truth.sum(axis=0)), axis=0, prepend=0).ravel()
     pooled = descending.ravel()
     order = np.argsort(-pooled, kind="stable")
-    # Rounded, because a tie must not hang on the order in which equal probabilities were added up.
+    # Rounded, so that ties do not depend on the order of summation.
     pooled, totals = pooled[order], np.cumsum(gains[order]).round(12)
     separable = np.append(pooled[:-1] > pooled[1:], True)
     return float(cut(pooled[:, None], np.array([np.where(separable, totals, -1).argmax() + 1]))[0])

@@ -1,4 +1,4 @@
-"""Where a model looks for a label: maps over the image. The only module that knows captum."""
+"""Attention maps: which parts of an image contribute to a label. The only module that imports captum."""
 
 import math
 from collections.abc import Iterator
@@ -15,35 +15,36 @@ from pipeline.models.classical import FeatureForest
 from pipeline.models.network import Network
 
 MAP_SIZE = 96
-"""Pixels a side that show all there is: no map of a last stage holds more."""
-
+"""Side in pixels of stored maps; the feature maps of the last stage are smaller."""
 
 WINDOWS = 8
-"""Windows a side that are covered one after the other."""
+"""Windows per side that occlusion blackens one at a time."""
 
 LABEL_MAPS = ("grad_cam", "occlusion")
-"""Kinds of map that show what speaks for a label; every model has one of them."""
+"""Kinds of map that are specific to a label; every model has exactly one of them."""
 
 
 def label_maps(model: AnyModel, images: Tensor, labels: Tensor, size: int) -> dict[str, Tensor]:
-    """Every kind of map that a model has, for one label of each image.
+    """Compute every kind of map that a model has, for one label of each image.
 
-    ``grad_cam``: which positions of the last stage raise the label's logit (Selvaraju et al., "Grad-CAM",
-    ICCV 2017); what the kernel head takes from earlier stages is not in it. ``gate_1`` to ``gate_4``: CBAM's spatial
-    gate of the last block of each stage, the same for every label, with ``attention`` spatial or cbam. ``query``: what
-    the label's query attends to, with the head ``label_queries``. ``occlusion``: where the logit sinks when the protein
-    is blackened, window by window (Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV
-    2014), of what is measured: a forest has no gradient.
+    - ``grad_cam`` (networks): the positions of the last stage that increase the label's logit (Selvaraju et al.,
+      "Grad-CAM", ICCV 2017). The contribution of earlier stages to a kernel head is not included.
+    - ``gate_1`` to ``gate_4`` (``attention`` spatial or cbam): CBAM's spatial gate in the last block of each stage, the
+      same for every label.
+    - ``query`` (``head`` label_queries): the attention of the label's query.
+    - ``occlusion`` (hand-crafted features, which have no gradient): the decrease of the logit when a window of the
+      protein channel is blackened (Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV
+      2014).
 
     Args:
         model: in evaluation mode.
-        images: (B, 4, S, S) uint8, at the model's own size.
+        images: (B, 4, S, S) uint8, at the model's input size.
         labels: (B,), from 0 to 27.
         size: side in pixels of the maps.
 
     Returns:
-        (B, size, size) float32 in 0..1 for each kind. Gates are the sigmoids that the network uses; the
-        others are scaled to a maximum of 1, and are 0 everywhere where nothing raises the logit.
+        (B, size, size) float32 in 0..1 for each kind. Gates are the sigmoids that the network applies; the other maps
+        are scaled to a maximum of 1, and are 0 everywhere if nothing increases the logit.
     """
     if isinstance(model, FeatureForest):
         maps = {"occlusion": _occlusion(model, images, labels)}
@@ -66,21 +67,21 @@ def _of_network(network: Network, images: Tensor, labels: Tensor) -> dict[str, T
 
 @torch.no_grad()
 def _occlusion(model: FeatureForest, images: Tensor, labels: Tensor) -> Tensor:
-    """(B, WINDOWS, WINDOWS), at least 0."""
+    """(B, WINDOWS, WINDOWS), non-negative."""
 
-    def look(protein: Tensor, stains: Tensor) -> Tensor:
+    def forward(protein: Tensor, stains: Tensor) -> Tensor:
         logits: Tensor = model(torch.cat([protein.to(torch.uint8), stains], dim=1))
         return logits
 
     side = math.ceil(images.shape[-1] / WINDOWS)
-    found: Tensor = Occlusion(look).attribute(
+    found: Tensor = Occlusion(forward).attribute(
         images[:, :1].float(), (1, side, side), (1, side, side), target=labels, additional_forward_args=(images[:, 1:],)
-    )  # B, 1, S, S; the same all over a window
+    )  # B, 1, S, S; constant within a window
     return F.adaptive_avg_pool2d(found[:, 0].relu().float(), WINDOWS)
 
 
 def _grad_cam(network: Network, images: Tensor, labels: Tensor) -> Tensor:
-    """(B, h, w), at least 0, at the size of the last stage."""
+    """(B, h, w), non-negative, at the size of the last stage."""
     cam = LayerGradCam(network, network.backbone.layer4)
     found: Tensor = cam.attribute(images, target=labels, relu_attributions=True)  # B, 1, h, w
     return found[:, 0].detach()
@@ -88,7 +89,7 @@ def _grad_cam(network: Network, images: Tensor, labels: Tensor) -> Tensor:
 
 @contextmanager
 def _gates(network: Network) -> Iterator[dict[int, Tensor]]:
-    """Collect the last spatial gate of each stage, (B, 1, h, w), of whatever runs inside."""
+    """Collect the last spatial gate of each stage, (B, 1, h, w), from the forward passes in the block."""
     found: dict[int, Tensor] = {}
     hooks = []
     for number in range(1, 5):
@@ -112,5 +113,6 @@ def _enlarge(maps: Tensor, size: int) -> Tensor:
 
 
 def _scale(maps: Tensor) -> Tensor:
+    """Scale each map to a maximum of 1."""
     highest = maps.amax(dim=(1, 2), keepdim=True)
     return maps / highest.where(highest > 0, 1.0)

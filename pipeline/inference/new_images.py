@@ -1,4 +1,4 @@
-"""Images that belong to no source: found wherever they stand, decoded and checked as packing does, batch by batch."""
+"""Reading new images, which belong to no source: finding, checking and decoding them in batches, as packing does."""
 
 import os
 import re
@@ -16,21 +16,21 @@ from pipeline.sources.archive import Archive, Loose, Member, open_archive
 from pipeline.sources.images import Image
 from pipeline.sources.packing import in_threads, pack_sample
 
-# Not with a dot in front: copying from a Mac leaves such a companion beside every file.
+# Names with a leading dot are excluded: macOS adds such a companion to every file it copies.
 _FILE = re.compile(rf"([^.].*)_(?:{'|'.join(CHANNELS)})\.(?:png|jpg)")
 
 
 @contextmanager
 def open_places(places: Sequence[Path]) -> Iterator[Archive]:
-    """Find the files of some folders, zips and single files, which count once however often they are named.
+    """Open folders, zips and single files as one archive; a file that is named twice counts once.
 
     Raises:
-        InputError: a place is missing, or a zip is damaged, unsafe or nested too deeply.
+        InputError: a path is missing, or a zip is damaged, unsafe or nested too deeply.
     """
     members: dict[str, Member] = {}
     repeated: dict[str, list[str]] = {}
     with ExitStack() as stack:
-        # Not resolved: a link has the name that counts, its target may have any.
+        # Links are not resolved: the id and the channel come from the name of the link.
         for place in dict.fromkeys(place.absolute() for place in places):
             for member in _members(place, stack):
                 name = member.where.rpartition("/")[2]
@@ -41,16 +41,16 @@ def open_places(places: Sequence[Path]) -> Iterator[Archive]:
 
 
 def sample_ids(archive: Archive) -> list[str]:
-    """The samples whose files are named like ID_green.png or ID_green.jpg, in order; other files do not count.
+    """The ids of the samples, sorted: ID of files named like ID_green.png or ID_green.jpg. Other files are ignored.
 
     Raises:
-        InputError: there is none.
+        InputError: there are no such files.
     """
     matches = (_FILE.fullmatch(name) for name in archive.members)
     ids = sorted({match[1] for match in matches if match})
     if not ids:
         raise InputError(
-            f"{archive.folder}: no images here: name the four files of a sample ID_{CHANNELS[0]}.png, "
+            f"{archive.folder}: no images found: name the four files of a sample ID_{CHANNELS[0]}.png, "
             + ", ".join(f"_{channel}.png" for channel in CHANNELS[1:])
         )
     return ids
@@ -59,15 +59,15 @@ def sample_ids(archive: Archive) -> list[str]:
 def batches(
     archive: Archive, ids: Sequence[str], size: int, batch_size: int
 ) -> Generator[tuple[list[str], Image], None, None]:
-    """Decode samples a batch at a time, so that the memory needed does not depend on their number.
+    """Decode samples batch by batch, so that the memory needed does not depend on their number.
 
-    From the first bad sample on, the others are only checked, so that a user meets all problems at once.
+    After the first invalid sample, the others are only checked, so that all problems are reported together.
 
     Yields:
         The ids of a batch and its images, (B, size, size, 4) uint8.
 
     Raises:
-        InputError: samples are incomplete or bad; the message counts them all.
+        InputError: samples are incomplete or invalid; the message reports all of them.
     """
 
     def work(id_: str) -> Image | list[Problem]:
@@ -93,14 +93,14 @@ def batches(
 
 
 def _members(place: Path, stack: ExitStack) -> Iterator[Member]:
-    """The files of a place, known by their whole paths."""
+    """The files at a path, identified by their full paths."""
     if place.is_dir():
         archive = stack.enter_context(open_archive(place))
         for name, member in archive.members.items():
             for where in archive.repeated.get(name, [member.where]):
                 yield member._replace(where=f"{place}/{where}")
     elif not place.exists():
-        raise InputError(f"{place} is missing: name folders, zips or image files that are there")
+        raise InputError(f"{place} is missing: name existing folders, zips or image files")
     elif zips.is_zip(PurePosixPath(place.name)):
         for member in zips.members(place, PurePosixPath(place.name), stack):
             yield member._replace(where=f"{place.parent}/{member.where}")

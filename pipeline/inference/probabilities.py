@@ -1,4 +1,4 @@
-"""Probabilities of a trained model, averaged over test-time augmentation (TTA)."""
+"""Probabilities predicted by one trained model, with test-time augmentation (TTA)."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -23,8 +23,9 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
     "flip_rot180": lambda x: torch.rot90(x.flip(-1), 2, (-2, -1)),
     "flip_rot270": lambda x: torch.rot90(x.flip(-1), 3, (-2, -1)),
 }
-"""The eight symmetries of the square, since a field of view has no up or down. Each maps (..., S, S) to the same shape;
-quarter turns are counter-clockwise, the flip is left to right."""
+"""The eight symmetries of the square: a field of view has no preferred orientation.
+
+Each maps (..., S, S) to the same shape. Rotations are counter-clockwise; the flip is left to right and comes first."""
 
 
 @torch.no_grad()
@@ -35,13 +36,13 @@ def probabilities(
     views: Sequence[str] = ("identity",),
     precision: params.Precision,
 ) -> npt.NDArray[np.float32]:
-    """Mean over views of the sigmoid of the logits, (N, 28) float32, in the order of the batches.
+    """Average the sigmoid of the logits over views: (N, 28) float32, in the order of the batches.
 
     Args:
         model: in evaluation mode, on the device.
-        batches: (images (B, 4, S, S) uint8, targets) pairs.
-        views: keys of ``VIEWS``. Hand-crafted features are the same in all of them, so the first one is enough.
-        precision: as in the model's section.
+        batches: pairs of images (B, 4, S, S) uint8 and targets, which are not used.
+        views: keys of ``VIEWS``. Hand-crafted features do not depend on the view, so only the first is used for them.
+        precision: of the forward pass, as in the model's section.
     """
     hardware.keep_freed_memory()
     device = hardware.device()

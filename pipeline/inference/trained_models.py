@@ -1,4 +1,7 @@
-"""All networks of a folder at work on the same images: models, and of each model one network a fold."""
+"""Trained models from a folder: finding and loading their files, predictions, attention maps, and their decision rule.
+
+Every model has been trained once per fold, so it is a list of fold models; predictions are averaged over them.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,91 +29,94 @@ from pipeline.models.checkpoint import AnyModel
 from pipeline.sources.images import Image, shrink_quickly
 
 FOLD = "fold-"
-
-
-@dataclass(frozen=True)
-class Member:
-    """One network with the recipe it was trained by."""
-
-    network: AnyModel
-    recipe: params.Model
-
-    def see(self, images: Image) -> Tensor:
-        """(B, S, S, 4) uint8 as the network takes it, (B, 4, s, s), shrunk as a packed image is."""
-        small = np.stack([shrink_quickly(image, self.recipe.size) for image in images])
-        return torch.from_numpy(small).permute(0, 3, 1, 2)
-
-
-Ensemble = dict[str, list[Member]]
-"""The networks of each model, one a fold."""
+"""Prefix of the name of a weight file."""
 
 WeightFiles = dict[str, dict[int, Path]]
 """Weight files by model and fold."""
 
 
+@dataclass(frozen=True)
+class FoldModel:
+    """A model trained without one fold, and its section of params.yaml at the time."""
+
+    network: AnyModel
+    recipe: params.Model
+
+    def to_input(self, images: Image) -> Tensor:
+        """Resize images (B, S, S, 4) uint8 to the model's input (B, 4, s, s), as packed images are."""
+        small = np.stack([shrink_quickly(image, self.recipe.size) for image in images])
+        return torch.from_numpy(small).permute(0, 3, 1, 2)
+
+
+LoadedModels = dict[str, list[FoldModel]]
+"""The fold models of each model."""
+
+
 def find_models(folder: Path) -> WeightFiles:
-    """The weight files below a folder by model, the folder they stand in, and fold.
+    """Find the weight files below a folder. The parent folder of a file is the name of its model.
 
     Raises:
-        InputError: there is none, the name of one does not tell its fold, or two are of one model and fold.
+        InputError: there is none, the name of one contains no fold, or two belong to the same model and fold.
     """
     found: WeightFiles = {}
     for path in sorted(folder.absolute().rglob(f"{FOLD}*.safetensors")):
         fold = path.stem.removeprefix(FOLD)
         if not (fold.isascii() and fold.isdigit()):
-            raise InputError(f"{path}: {fold!r} is no fold: name it {FOLD}0.safetensors, say")
+            raise InputError(f"{path}: {fold!r} is not a fold: rename it, for example to {FOLD}0.safetensors")
         other = found.setdefault(path.parent.name, {}).setdefault(int(fold), path)
         if other != path:
-            raise InputError(f"{other} and {path} are both {path.parent.name}, fold {int(fold)}: name a folder of one")
+            raise InputError(
+                f"{other} and {path} are both {path.parent.name}, fold {int(fold)}: choose a folder with one of them"
+            )
     if not found:
-        raise InputError(f"{folder}: no models here ({FOLD}K.safetensors): train them first (dvc repro)")
+        raise InputError(f"{folder}: no models found ({FOLD}K.safetensors): train them first (dvc repro)")
     return found
 
 
-def load_models(found: WeightFiles, size: int) -> Ensemble:
-    """Load all networks, onto the device.
+def load_models(found: WeightFiles, size: int) -> LoadedModels:
+    """Load all models, onto the device.
 
     Args:
         found: the weight files.
-        size: side in pixels of the images they will be given.
+        size: side in pixels of the images they will be applied to.
 
     Raises:
-        InputError: one is damaged, was trained on other labels or channels, or needs larger images.
+        InputError: a file is damaged, was trained on other labels or channels, or needs larger images.
     """
-    ensemble: Ensemble = {}
+    loaded: LoadedModels = {}
     for model, by_fold in found.items():
         for path in by_fold.values():
             network, recipe = checkpoint.load(path)
             if recipe.size > size:
                 raise InputError(
-                    f"{path} sees {recipe.size} pixels: raise pack.size ({size}) in params.yaml to as many"
+                    f"{path} needs images of {recipe.size} pixels: raise pack.size ({size}) in params.yaml to that"
                 )
-            ensemble.setdefault(model, []).append(Member(network.to(hardware.device()), recipe))
-    return ensemble
+            loaded.setdefault(model, []).append(FoldModel(network.to(hardware.device()), recipe))
+    return loaded
 
 
-def predict(ensemble: Ensemble, images: Image, views: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Each model's probabilities, (M, B, 28), averaged over its folds, of (B, S, S, 4) uint8."""
+def predict(models: LoadedModels, images: Image, views: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Probabilities of each model, averaged over its folds: (M, B, 28), for images (B, S, S, 4) uint8."""
 
-    def alone(member: Member) -> npt.NDArray[np.float32]:
-        seen = member.see(images)
-        return probabilities(member.network, [(seen, seen)], views=views, precision=member.recipe.precision)
+    def of_fold(model: FoldModel) -> npt.NDArray[np.float32]:
+        batch = model.to_input(images)
+        return probabilities(model.network, [(batch, batch)], views=views, precision=model.recipe.precision)
 
-    return np.stack([np.mean([alone(member) for member in members], axis=0) for members in ensemble.values()])
+    return np.stack([np.mean([of_fold(model) for model in by_fold], axis=0) for by_fold in models.values()])
 
 
-def mean_attention_maps(ensemble: Ensemble, images: Image, labels: Sequence[int]) -> Image:
-    """Where all models together look for one label of each of (B, S, S, 4) uint8.
+def mean_attention_maps(models: LoadedModels, images: Image, labels: Sequence[int]) -> Image:
+    """Average over all models the attention maps for one label of each image, (B, S, S, 4) uint8.
 
     Returns:
-        (B, DETAIL, DETAIL) uint8: the mean of their Grad-CAMs or occlusions, scaled to a maximum of 255; 0 where
-        nothing speaks for the label.
+        (B, MAP_SIZE, MAP_SIZE) uint8: the mean of their Grad-CAM or occlusion maps, scaled to a maximum of 255; all 0
+        if nothing contributes to the label.
     """
     chosen = torch.tensor(labels, device=hardware.device())
     total = torch.zeros(len(images), MAP_SIZE, MAP_SIZE)
-    for member in (member for own in ensemble.values() for member in own):
-        seen = member.see(images).to(hardware.device())
-        maps = label_maps(member.network, seen, chosen, MAP_SIZE)
+    for model in (model for by_fold in models.values() for model in by_fold):
+        batch = model.to_input(images).to(hardware.device())
+        maps = label_maps(model.network, batch, chosen, MAP_SIZE)
         total += next(maps[kind] for kind in LABEL_MAPS if kind in maps).cpu()
     highest = total.amax(dim=(1, 2), keepdim=True)
     scaled: Image = (total / highest.where(highest > 0, 1.0) * 255).round().to(torch.uint8).numpy()
@@ -119,11 +125,11 @@ def mean_attention_maps(ensemble: Ensemble, images: Image, labels: Sequence[int]
 
 @dataclass(frozen=True)
 class StoredRule:
-    """A rule read back.
+    """The decision rule of a finished run.
 
     Attributes:
-        rule: as it was used on the run's test set.
-        members: the folds of each model whose mean probabilities it takes, in its order.
+        rule: as applied to the run's test set.
+        members: the models that it takes, in its order, with the folds to average each over.
     """
 
     rule: DecisionRule
@@ -131,13 +137,13 @@ class StoredRule:
 
 
 def stored_rule(run: Path) -> StoredRule | None:
-    """The rule that a run used on its test set, or None where it has left none.
+    """Read the rule that a run applied to its test set, or return None if the folder has none.
 
     Args:
-        run: the run's folder, in which ``blend/`` and, for ranks, ``predictions/`` stand.
+        run: the run's folder, which contains ``blend/`` and, for a blend of ranks, ``predictions/``.
 
     Raises:
-        InputError: a file is damaged, or the predictions that ranks are taken among are missing.
+        InputError: a file is damaged, or the predictions among which ranks are computed are missing.
     """
     path = run / DECISIONS
     try:
@@ -155,19 +161,19 @@ def stored_rule(run: Path) -> StoredRule | None:
             f"{path} is damaged ({error}): run dvc repro in {run.resolve()}, or give --threshold"
         ) from None
     members = dict.fromkeys(weights, folds)
-    reference = _held_out(run, members) if kind == "ranks" else np.empty((len(members), 0, len(LABELS)))
-    mixture = Blender(kind, shares, reference)
-    return StoredRule(DecisionRule(mixture, calibration, thresholds), members)
+    reference = _out_of_fold(run, members) if kind == "ranks" else np.empty((len(members), 0, len(LABELS)))
+    blender = Blender(kind, shares, reference)
+    return StoredRule(DecisionRule(blender, calibration, thresholds), members)
 
 
 def uncalibrated_rule(models: int, threshold: float) -> DecisionRule:
-    """The mean of the models' probabilities as it comes, and one threshold for all labels."""
-    mixture = Blender("probabilities", np.full(models, 1 / models), np.empty((models, 0, len(LABELS))))
-    return DecisionRule(mixture, Calibration(1.0, np.zeros(len(LABELS))), np.full(len(LABELS), threshold))
+    """The uncalibrated mean of the models' probabilities, with one threshold for all labels."""
+    blender = Blender("probabilities", np.full(models, 1 / models), np.empty((models, 0, len(LABELS))))
+    return DecisionRule(blender, Calibration(1.0, np.zeros(len(LABELS))), np.full(len(LABELS), threshold))
 
 
-def _held_out(run: Path, members: Mapping[str, Sequence[int]]) -> Floats:
-    """The held-out probabilities among which a run's ranks are taken, (M, N, 28), in the same order for each model."""
+def _out_of_fold(run: Path, members: Mapping[str, Sequence[int]]) -> Floats:
+    """The run's out-of-fold probabilities, (M, N, 28), among which ranks are computed; samples are sorted by id."""
     stacked = []
     for model, folds in members.items():
         found = [prediction_files.load_predictions(run / paths.predictions(model, fold)) for fold in folds]

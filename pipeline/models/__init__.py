@@ -1,1 +1,1 @@
-"""Backbones, attention, heads, losses, checkpoints, and a classical model."""
+"""Networks (backbone, attention, heads), losses, checkpoints, and a model of hand-crafted features."""

@@ -1,12 +1,12 @@
 """Visual attention for any timm ResNet: channel, spatial, CBAM, non-local and local self-attention.
 
-Gates (channel, spatial, CBAM) go into every residual block, after its last norm and before the residual sum.
-Non-local blocks stand between residual blocks, and self-attention replaces their 3x3 convolutions: ``attend``
-puts both into a network that timm has made.
+Gates (channel, spatial, CBAM) are part of every residual block, after its last norm and before the residual sum.
+Non-local blocks are inserted between residual blocks, and self-attention replaces 3x3 convolutions; both are inserted
+by ``insert_attention`` into a network created by timm.
 
-Where a network starts: ``paper`` is the published initialisation, whose gates begin near a half and so damp
-each residual branch, of a pre-trained network too. ``identity`` begins with gates of exactly 1: they are twice
-the sigmoid of what a last layer of zeros says, a factor that the weights behind can absorb.
+Gates have two initialisations. With ``paper``, the published one, gates start near 0.5, which damps each residual
+branch, also of pretrained networks. With ``identity``, gates start at exactly 1: they are twice the sigmoid of a last
+layer that starts at zero. Later layers can absorb the factor 2.
 """
 
 from collections import OrderedDict
@@ -26,10 +26,10 @@ HEADS = 8
 
 
 class ChannelGate(nn.Module):
-    """A gate for each feature map from what is pooled over the image.
+    """A gate per channel, computed from features that are pooled over positions.
 
-    ``scale * sigmoid(sum over poolings of MLP(pooled))`` with one MLP (C -> C/16 -> C, ReLU, biases) that the
-    poolings share. ``scale`` is 1 as published, 2 where the gates start at 1.
+    ``scale * sigmoid(sum over poolings of MLP(pooled))``, where all poolings share the MLP (C -> C/16 -> C, ReLU,
+    biases). ``scale`` is 1 as published, or 2 for gates that start at 1.
     """
 
     def __init__(self, channels: int, *, identity: bool) -> None:
@@ -43,15 +43,15 @@ class ChannelGate(nn.Module):
             nn.init.zeros_(self.excite.bias)
 
     def forward(self, *pooled: Tensor) -> Tensor:
-        """Pooled features, (B, C) each, to the gate (B, C)."""
+        """Pooled features, (B, C) each, to gates (B, C)."""
         logits = self.excite(F.relu(self.squeeze(torch.stack(pooled))))  # poolings, B, C
         return self.scale * torch.sigmoid(logits.sum(0))
 
 
 class SpatialGate(nn.Module):
-    """A gate for each position from what is pooled over the channels.
+    """A gate per position, computed from features that are pooled over channels.
 
-    ``scale * sigmoid(BN(conv7x7([max, mean])))``, the convolution without bias.
+    ``scale * sigmoid(BN(conv7x7([max, mean])))``; the convolution has no bias.
     """
 
     def __init__(self, *, identity: bool) -> None:
@@ -63,7 +63,7 @@ class SpatialGate(nn.Module):
             nn.init.zeros_(self.norm.weight)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """[max, mean] over the channels, (B, 2, H, W), to the gate (B, 1, H, W)."""
+        """Maximum and mean over channels, (B, 2, H, W), to gates (B, 1, H, W)."""
         gate_layer: Tensor = self.scale * torch.sigmoid(self.norm(self.conv(pooled)))
         return gate_layer
 
@@ -79,13 +79,13 @@ class Channel(nn.Module):
         self.gate = ChannelGate(channels, identity=identity)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Re-weigh the feature maps of ``x`` (B, C, H, W); same shape."""
+        """Scale the channels of ``x`` (B, C, H, W); same shape."""
         gate_layer: Tensor = self.gate(x.mean((2, 3)))  # B, C
         return x * gate_layer.to(x.dtype)[:, :, None, None]
 
 
 class Spatial(nn.Module):
-    """CBAM's spatial half alone: ``x * gate([max, mean] over channels)``.
+    """The spatial attention of CBAM alone: ``x * gate([max, mean] over channels)``.
 
     Source: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, section 3.2.
     """
@@ -95,13 +95,13 @@ class Spatial(nn.Module):
         self.gate = SpatialGate(identity=identity)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Re-weigh the positions of ``x`` (B, C, H, W); same shape."""
+        """Scale the positions of ``x`` (B, C, H, W); same shape."""
         x, pooled = scale_and_pool_channels(x, torch.ones_like(x[:, :, 0, 0]))
         return scale_positions(x, self.gate(pooled).to(x.dtype))
 
 
 class CBAM(nn.Module):
-    """Channel gate, then spatial gate.
+    """CBAM: channel attention followed by spatial attention.
 
     ``y = x * sigmoid(MLP(mean_hw(x)) + MLP(max_hw(x)))``, then
     ``out = y * sigmoid(BN(conv7x7([max_c(y), mean_c(y)])))``.
@@ -115,17 +115,17 @@ class CBAM(nn.Module):
         self.spatial = SpatialGate(identity=identity)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Re-weigh ``x`` (B, C, H, W); same shape."""
+        """Scale channels and positions of ``x`` (B, C, H, W); same shape."""
         x, mean, highest = pool_positions(x)
         y, pooled = scale_and_pool_channels(x, self.channel(mean, highest).to(x.dtype))
         return scale_positions(y, self.spatial(pooled).to(x.dtype))
 
 
 class NonLocal(nn.Module):
-    """Every position looks at every other: ``x + BN(W_z softmax(theta(x)^T phi(x)) g(x))``, embedded Gaussian.
+    """Attention between all positions: ``x + BN(W_z softmax(theta(x)^T phi(x)) g(x))``, embedded Gaussian.
 
-    theta, phi, g and W_z are 1x1 convolutions through C/2 channels, the softmax runs over the positions of phi
-    and g. The norm's scale starts at 0, so that the block starts as the identity in any case.
+    theta, phi, g and W_z are 1x1 convolutions with C/2 inner channels. The softmax is over the positions of phi and g.
+    The norm's scale is initialised to 0, so the block always starts as the identity.
 
     Source: Wang et al., "Non-local Neural Networks", CVPR 2018, section 3.
     """
@@ -141,39 +141,38 @@ class NonLocal(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
         theta, phi, g = self.embed(x).flatten(2).transpose(1, 2).chunk(3, dim=-1)  # B, HW, C/2 each
-        # The paper's dot products are not divided by the square root of their length.
-        looked = F.scaled_dot_product_attention(theta, phi, g, scale=1.0)  # B, HW, C/2
-        looked = looked.transpose(1, 2).reshape(len(x), -1, *x.shape[2:])  # B, C/2, H, W
-        out: Tensor = x + self.norm(self.project(looked))
+        # As in the paper, dot products are not divided by the square root of their length.
+        attended = F.scaled_dot_product_attention(theta, phi, g, scale=1.0)  # B, HW, C/2
+        attended = attended.transpose(1, 2).reshape(len(x), -1, *x.shape[2:])  # B, C/2, H, W
+        out: Tensor = x + self.norm(self.project(attended))
         return out
 
 
 class LocalSelfAttention(nn.Module):
-    """Every position looks at its 7x7 neighbourhood, in the place of a 3x3 convolution.
+    """Attention of each position to its 7x7 neighbourhood; replaces a 3x3 convolution.
 
-    ``y_p = sum over n of softmax_n(q_p · k_n + q_p · r_{n - p}) v_n`` in each of 8 heads, where ``r`` joins an
-    embedding of the row offset and one of the column offset, half the head's channels each. Neighbours beyond
-    the image are left out. q, k and v are 1x1 convolutions without bias. A stride is an average pooling of what
-    comes out.
+    ``y_p = sum over n of softmax_n(q_p · k_n + q_p · r_{n - p}) v_n`` in each of 8 heads. ``r`` concatenates embeddings
+    of the row offset and of the column offset, with half of the head's channels each. Neighbours outside the image are
+    masked. q, k and v are 1x1 convolutions without bias. A stride is implemented by average pooling of the output.
 
     Source: Ramachandran et al., "Stand-Alone Self-Attention in Vision Models", NeurIPS 2019.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        """Fresh weights.
+        """Initialise random weights.
 
         Args:
-            inputs: channels that come in.
-            outputs: channels that go out; a multiple of 16.
+            inputs: number of input channels.
+            outputs: number of output channels, a multiple of 16.
             stride: 1 or 2.
 
         Raises:
-            InputError: the channels cannot be split among the heads and the two axes.
+            InputError: ``outputs`` cannot be divided among the heads and the two axes.
         """
         super().__init__()
         if outputs % (2 * HEADS):
             raise InputError(
-                f"params.yaml: attention self needs stages of a multiple of {2 * HEADS} channels, not {outputs}"
+                f"params.yaml: attention self: every stage needs a multiple of {2 * HEADS} channels, not {outputs}"
             )
         self.project = nn.Conv2d(inputs, 3 * outputs, 1, bias=False)  # q, k and v in one product
         half = outputs // HEADS // 2
@@ -186,7 +185,7 @@ class LocalSelfAttention(nn.Module):
         batch, _, height, width = x.shape
         q, k, v = self.project(x).view(batch, 3, HEADS, -1, height, width).unbind(1)  # B, heads, D, H, W each
         k, v = _padded(k), _padded(v)
-        # Offset by offset, on shifted views: laying the neighbourhoods out takes 49 times the memory and twice the
+        # A loop over offsets on shifted views: unfolding the neighbourhoods takes 49 times the memory and twice the
         # time.
         content = torch.stack([(q * neighbour).sum(2) for neighbour in _shifts(k)], dim=2)  # B, heads, 49, H, W
         logits = content + torch.einsum("bhdyx,hdn->bhnyx", q, self._offsets())
@@ -205,39 +204,23 @@ class LocalSelfAttention(nn.Module):
         return torch.cat((rows, columns), dim=1).flatten(2)
 
 
-def _padded(x: Tensor) -> Tensor:
-    """(..., H, W) with zeros around, as far as a neighbourhood reaches."""
-    return F.pad(x, (NEIGHBOURHOOD // 2,) * 4)
-
-
-def _shifts(padded: Tensor) -> list[Tensor]:
-    """What stands at each of the 49 offsets from every position, row by row: views (..., H, W)."""
-    reach = NEIGHBOURHOOD - 1
-    height, width = padded.shape[-2] - reach, padded.shape[-1] - reach
-    return [
-        padded[..., row : row + height, column : column + width]
-        for row in range(NEIGHBOURHOOD)
-        for column in range(NEIGHBOURHOOD)
-    ]
-
-
 GATES: dict[str, type[Channel] | type[Spatial] | type[CBAM]] = {"channel": Channel, "spatial": Spatial, "cbam": CBAM}
-"""What goes into every residual block."""
+"""Attention that is part of every residual block."""
 
 
 def gate_layer(attention: str, init: str) -> Callable[..., nn.Module] | None:
-    """What timm shall put into each residual block, called with its channels; None if that is nothing."""
+    """Factory of the attention layer of timm's residual blocks, called with their channels; None without gates."""
     if attention not in GATES:
         return None
 
-    def build(channels: int, **_: object) -> nn.Module:  # timm also names a device and a type
+    def build(channels: int, **_: object) -> nn.Module:  # timm also passes a device and a dtype
         return GATES[attention](channels, identity=init == "identity")
 
     return build
 
 
 def insert_attention(network: nn.Module, attention: str) -> None:
-    """Put what is no gate into a ResNet that timm has made; its weights keep their names."""
+    """Insert non-local or self-attention into a ResNet created by timm; its weights keep their names."""
     if attention == "nonlocal":
         for name in ("layer2", "layer3"):
             setattr(network, name, _with_non_local(network.get_submodule(name)))
@@ -247,10 +230,26 @@ def insert_attention(network: nn.Module, attention: str) -> None:
                 _replace_convolutions(block)
 
 
-def _with_non_local(stage: nn.Module) -> nn.Sequential:
-    """A non-local block after every other residual block, counted from the last.
+def _padded(x: Tensor) -> Tensor:
+    """Pad (..., H, W) with zeros by the radius of a neighbourhood."""
+    return F.pad(x, (NEIGHBOURHOOD // 2,) * 4)
 
-    In a ResNet-50 these are two in the paper's res3 and three in its res4, as there.
+
+def _shifts(padded: Tensor) -> list[Tensor]:
+    """The values at each of the 49 offsets from every position, row by row: views (..., H, W)."""
+    reach = NEIGHBOURHOOD - 1
+    height, width = padded.shape[-2] - reach, padded.shape[-1] - reach
+    return [
+        padded[..., row : row + height, column : column + width]
+        for row in range(NEIGHBOURHOOD)
+        for column in range(NEIGHBOURHOOD)
+    ]
+
+
+def _with_non_local(stage: nn.Module) -> nn.Sequential:
+    """Insert a non-local block after every second residual block, counted from the last.
+
+    As in the paper, a ResNet-50 gets two blocks in res3 and three in res4.
     """
     residual = list(stage.named_children())
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
@@ -262,7 +261,7 @@ def _with_non_local(stage: nn.Module) -> nn.Sequential:
 
 
 def _channels(block: nn.Module) -> int:
-    """How many channels a residual block gives out."""
+    """Number of output channels of a residual block."""
     return [module.num_features for module in block.modules() if isinstance(module, nn.BatchNorm2d)][-1]
 
 

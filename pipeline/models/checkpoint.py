@@ -1,4 +1,4 @@
-"""From a model's section to the model, and to a self-describing weight file and back."""
+"""Build a model from its section of params.yaml; save and load models as self-describing weight files."""
 
 import json
 from pathlib import Path
@@ -18,16 +18,15 @@ from pipeline.models.classical import FeatureForest
 from pipeline.models.network import Network
 
 DESCRIPTION = "description"
-"""The key of the file's metadata: a JSON object with labels, channels, model (its section) and version."""
+"""Key of the file's metadata: a JSON object with labels, channels, model (its section of params.yaml) and version."""
 
-OTHER_VERSION = "train it again, or use the code that wrote it"
-
+OTHER_VERSION = "train it again, or use the version that wrote it"
 
 AnyModel = Network | FeatureForest
 
 
 def build(model: params.Model) -> AnyModel:
-    """The model that a section describes, with random weights or without trees.
+    """Build the model that a section describes, with random weights or an empty forest.
 
     Raises:
         InputError: see ``Network``.
@@ -36,7 +35,7 @@ def build(model: params.Model) -> AnyModel:
 
 
 def save(path: Path, network: AnyModel, model: params.Model) -> None:
-    """Write weights, label and channel order, architecture and recipe. The same network gives the same bytes."""
+    """Write weights, labels, channels and the model's section. The same network gives the same bytes."""
     description = {
         "labels": LABELS,
         "channels": CHANNELS,
@@ -45,16 +44,16 @@ def save(path: Path, network: AnyModel, model: params.Model) -> None:
     }
     weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     with replacing(path) as temporary:
-        # One key, because the library writes several in random order.
+        # A single key, because the library writes several keys in random order.
         save_file(weights, temporary, {DESCRIPTION: json.dumps(description)})
 
 
 def load(path: Path) -> tuple[AnyModel, params.Model]:
-    """Read a network written by ``save``, in evaluation mode, with the section it was trained by.
+    """Read a model written by ``save``, in evaluation mode, and its section of params.yaml.
 
     Raises:
-        InputError: the file is missing, damaged, was trained on other labels or channels, or by code whose models
-            have other parameters or weights.
+        InputError: the file is missing or damaged, or was written for other labels or channels, or by a version whose
+            models have other parameters or weights.
     """
     weights, description = read(path)
     check_labels(description, path)
@@ -64,14 +63,14 @@ def load(path: Path) -> tuple[AnyModel, params.Model]:
         network.load_state_dict(weights)
     except ValidationError as error:
         keys = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors())
-        raise InputError(f"{path}: its parameters are not this version's ({keys}): {OTHER_VERSION}") from None
+        raise InputError(f"{path}: its parameters do not fit this version ({keys}): {OTHER_VERSION}") from None
     except RuntimeError:
         raise InputError(f"{path}: its weights do not fit this version's models: {OTHER_VERSION}") from None
     return network.eval(), model
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and description as they stand in the file; the description is empty in another program's.
+    """Read weights and description; the description is empty in files of other programs.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -87,11 +86,11 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def check_labels(description: dict[str, Any], path: Path | str) -> None:
-    """Refuse a network that was trained on other labels or channels.
+    """Check that a model was trained on this version's labels and channels.
 
     Raises:
-        InputError: they are not this version's, or not in its order.
+        InputError: they differ, or are in another order.
     """
-    for key, ours in (("labels", LABELS), ("channels", CHANNELS)):
-        if description.get(key) != list(ours):
+    for key, expected in (("labels", LABELS), ("channels", CHANNELS)):
+        if description.get(key) != list(expected):
             raise InputError(f"{path}: its {key} are not this version's: train it again")

@@ -1,4 +1,4 @@
-"""Hand-crafted features of the protein on nucleus, cytoplasm and rim, and a random forest on them."""
+"""A model without a neural network: hand-crafted features of nucleus, cytoplasm and cell rim, and a random forest."""
 
 from typing import Any
 
@@ -17,21 +17,30 @@ Mask = npt.NDArray[np.bool_]
 STAINS = ("blue", "red", "yellow")
 
 FIELD = 512
-"""Side of the image, in pixels, for which the lengths below are meant; in others they are in proportion."""
+"""Image side in pixels that the lengths below refer to; for other sizes, they are scaled."""
 SMOOTH = 1.5
-"""Standard deviation of the blur before a mask is made."""
+"""Standard deviation of the blur before thresholding."""
 RIM = 8
-"""How far inside the cell's outline its rim reaches."""
+"""Width of a cell's rim, inside its outline."""
 NEAR = 12
-"""How far from the nucleus cytoplasm counts as near."""
+"""Maximum distance from the nucleus of the part "near" of the cytoplasm."""
 GRAINS = (1, 2, 4, 8)
-"""Standard deviations of the finer of two blurs, whose difference is the texture at that grain."""
+"""Standard deviations of the finer blur of each difference of Gaussians, which measures the texture of this scale."""
 COARSER = 1.6
-"""Of the coarser blur over the finer; the difference is then nearly a Laplacian (Marr and Hildreth, 1980)."""
+"""Ratio of the coarser to the finer blur; the difference approximates a Laplacian (Marr and Hildreth, 1980)."""
 WHITE = 3 * 255
-"""What the brightest point of the three stains together is taken for, so that exposure moves no outline."""
+"""The maximum of the sum of the three stains is scaled to this value, so that exposure does not change the masks."""
 FEWEST = 50
-"""Pixels without which a region holds nothing to measure: the whole cell takes its place."""
+"""Minimum number of pixels of a region; smaller regions are replaced by the whole cell."""
+
+TREES = 500
+"""Number of trees."""
+LEAF = 2
+"""Minimum number of training samples per leaf."""
+LEAVES = 1024
+"""Maximum number of leaves per tree, which limits weight files to 131 MB for any number of samples."""
+SURE = 1 / (2 * TREES)
+"""Probabilities are clipped to [SURE, 1 - SURE], which is finer than the resolution of the trees' votes."""
 
 REGIONS = ("cell", "cytoplasm", "nucleus")
 PARTS = ("nucleus", "cytoplasm", "rim", "inside", "near")
@@ -42,17 +51,46 @@ FEATURES = (
     *(f"{stain}_{region}" for region in REGIONS for stain in STAINS),
     *(f"grain_{grain}_{region}" for grain in GRAINS for region in REGIONS[1:]),
 )
-"""What is measured, in this order; see ``extract_features``."""
+"""Names of the features, in order; see ``extract_features``."""
+
+
+class FeatureForest(nn.Module):
+    """Hand-crafted features and a random forest: a model without a neural network."""
+
+    def __init__(self, seed: int) -> None:
+        """Create an empty forest; ``seed`` determines its trees."""
+        super().__init__()
+        self.forest = ForestHead(len(FEATURES), seed)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 4, S, S) uint8 to logits (B, 28)."""
+        logits: Tensor = self.forest(self.head_features(images))
+        return logits
+
+    def head_features(self, images: Tensor) -> Tensor:
+        """(B, 4, S, S) uint8 to the input of the forest, (B, F), on the device of the images; computed on the CPU."""
+        found = np.stack([extract_features(image) for image in images.cpu().numpy()])
+        return torch.from_numpy(found).to(images.device)
+
+    def most_important(self, count: int = 5) -> str:
+        """The ``count`` features whose splits remove most of the targets' variance, each with its share, as text."""
+        order = self.forest.importance.argsort(descending=True)[:count].tolist()
+        return ", ".join(f"{FEATURES[index]} {self.forest.importance[index]:.2f}" for index in order)
 
 
 def extract_features(image: npt.NDArray[np.uint8]) -> Floats:
-    """The features of one image (4, S, S): ``FEATURES``, float32.
+    """Hand-crafted features of one image (4, S, S) uint8: (F,) float32, in the order of ``FEATURES``.
 
-    Cells are where the logarithm of the three stains together is above Otsu's threshold, nuclei where within cells
-    the blue one is; the rest is cytoplasm. Of the protein (green), ``nucleus_to_cytoplasm`` is the logarithm of the
-    ratio of two means, ``share_`` the mean of a part over that of the cells, ``spread_`` the standard deviation over
-    the mean, ``grain_`` the same after a band-pass, and a stain's name Pearson's correlation with it. None is of the
-    brightness itself: test images may be exposed otherwise.
+    Cells are where the logarithm of the sum of the three stains is above Otsu's threshold, nuclei where the blue stain
+    within cells is; the rest of the cells is cytoplasm. The features describe the protein (green):
+
+    - ``nucleus_to_cytoplasm``: logarithm of the ratio of the mean intensities.
+    - ``share_*``: mean intensity of a part divided by that of the cells.
+    - ``spread_*``: standard deviation divided by the mean.
+    - ``grain_*``: the same after a band-pass filter.
+    - ``blue_*``, ``red_*``, ``yellow_*``: Pearson's correlation with the stain.
+
+    No feature measures absolute brightness, because test images may have another exposure.
 
     Sources: Boland and Murphy, "A neural network classifier capable of recognizing the patterns of all major
     subcellular structures in fluorescence microscope images of HeLa cells", Bioinformatics 2001 (for features of this
@@ -68,7 +106,7 @@ def extract_features(image: npt.NDArray[np.uint8]) -> Floats:
     parts = (nucleus, cytoplasm, rim, cytoplasm & ~rim, cytoplasm & (_distance_to(nucleus) <= NEAR * pixel))
 
     regions = dict(zip(REGIONS, (cell, cytoplasm, nucleus), strict=True))
-    mean = {name: _mean(green, region) + 1 for name, region in regions.items()}  # black is no divisor
+    mean = {name: _mean(green, region) + 1 for name, region in regions.items()}  # never zero
     bands = [_blur(green, grain * pixel) - _blur(green, COARSER * grain * pixel) for grain in GRAINS]
     found = [
         np.log(mean["nucleus"] / mean["cytoplasm"]),
@@ -80,60 +118,11 @@ def extract_features(image: npt.NDArray[np.uint8]) -> Floats:
     return np.array(found, np.float32)
 
 
-def _masks(stains: dict[str, Floats], pixel: float) -> tuple[Mask, Mask]:
-    """Cells, which are everything where nothing stands out, and the nuclei within them."""
-    smooth = {stain: _blur(values, SMOOTH * pixel) for stain, values in stains.items()}
-    together = np.sum(list(smooth.values()), axis=0)
-    cell = _above_otsu(np.log1p(together * (WHITE / max(float(together.max()), 1e-6))))
-    if not cell.any():
-        cell = ~cell
-    nucleus = np.zeros_like(cell)
-    nucleus[cell] = _above_otsu(smooth["blue"][cell])
-    return cell, nucleus
-
-
-def _above_otsu(values: Floats) -> Mask:
-    """Where values of any shape, at 256 levels, are in the upper of Otsu's two classes."""
-    levels = (values * (255 / max(float(values.max()), 1e-6))).astype(np.uint8).reshape(1, -1)
-    _, upper = cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    return upper.reshape(values.shape) > 0
-
-
-def _distance_to(mask: Mask) -> Floats:
-    """From each pixel to the nearest one of the mask; from none to nothing it is far."""
-    distances = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(distances, np.float32)
-
-
-def _blur(values: Floats, sigma: float) -> Floats:
-    return np.asarray(cv2.GaussianBlur(values, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
-
-
-def _mean(values: Floats, mask: Mask) -> float:
-    return float(values[mask].mean()) if mask.any() else 0.0
-
-
-def _correlation(a: Floats, b: Floats) -> float:
-    """Pearson's; 0 where either is constant."""
-    x, y = (values - values.mean(dtype=np.float64) for values in (a, b))  # a mean in float32 may be a digit off
-    scale = float(np.sqrt(x @ x) * np.sqrt(y @ y))
-    return float(x @ y) / scale if scale > 0 else 0.0
-
-
-TREES = 500
-LEAF = 2
-"""Training samples that a leaf holds at least."""
-LEAVES = 1024
-"""That a tree has at most: however many samples there are, the file has no more than 131 MB."""
-SURE = 1 / (2 * TREES)
-"""How near to 0 and 1 a probability comes; all trees together cannot tell it from them."""
-
-
 class ForestHead(nn.Module):
-    """Extremely randomised trees, each for all 28 labels at once: a leaf gives its training samples' shares of labels.
+    """Extremely randomised trees, each for all 28 labels: a leaf stores the label frequencies of its training samples.
 
-    A split is the best of one random threshold a feature, by the variance of the targets that it leaves. The
-    probability is the mean over the trees, and its logit is what the head gives; it has no gradient.
+    A split is the best of one random threshold per feature, by the remaining variance of the targets. The probability
+    is the mean over trees; the head returns its logit, which has no gradient.
 
     Sources: Geurts, Ernst and Wehenkel, "Extremely randomized trees", Machine Learning 2006; Kocev, Vens, Struyf and
     Džeroski, "Ensembles of multi-objective decision trees", ECML 2007 (one tree for all labels).
@@ -148,22 +137,24 @@ class ForestHead(nn.Module):
     importance: Tensor
 
     def __init__(self, features: int, seed: int) -> None:
-        """No trees yet, for that many features; ``seed`` decides those that will be grown."""
+        """Create an empty forest for a number of features; ``seed`` determines the trees that ``fit`` grows."""
         super().__init__()
         self.seed = seed
-        # The nodes of all trees one after the other; a leaf is its own child.
+        # The nodes of all trees, concatenated; a leaf is its own child.
         self.register_buffer("feature", torch.zeros(0, dtype=torch.int32))
         self.register_buffer("threshold", torch.zeros(0))
         self.register_buffer("left", torch.zeros(0, dtype=torch.int32))
         self.register_buffer("right", torch.zeros(0, dtype=torch.int32))
         self.register_buffer("share", torch.zeros(0, len(LABELS)))
         self.register_buffer("root", torch.zeros(0, dtype=torch.int32))  # of each tree
-        self.register_buffer("importance", torch.zeros(features))  # share of the variance that splits by it remove
+        self.register_buffer(
+            "importance", torch.zeros(features)
+        )  # share of the variance that a feature's splits remove
 
     @torch.no_grad()
     def fit(self, features: Tensor, targets: Tensor) -> None:
-        """Grow trees on features (N, F) and targets (N, 28), 0 or 1, with as many threads as torch has."""
-        threads, seed = torch.get_num_threads(), self.seed % 2**32  # scikit-learn takes no larger one
+        """Grow trees for features (N, F) and targets (N, 28), 0 or 1, with as many threads as torch uses."""
+        threads, seed = torch.get_num_threads(), self.seed % 2**32  # scikit-learn accepts no larger seed
         grown = ExtraTreesRegressor(
             TREES, min_samples_leaf=LEAF, max_leaf_nodes=LEAVES, random_state=seed, n_jobs=threads
         ).fit(features.cpu().numpy(), targets.cpu().numpy())
@@ -188,33 +179,73 @@ class ForestHead(nn.Module):
         return torch.logit(self.share[node].mean(dim=1), eps=SURE)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: Any) -> None:
-        # How many nodes and trees there are stands in the file alone.
+        # Only the file determines the numbers of nodes and trees.
         for count, names in (("feature", ("feature", "threshold", "left", "right", "share")), ("root", ("root",))):
             if (stored := state_dict.get(prefix + count)) is not None:
                 for name in names:
                     own = self.get_buffer(name)
                     setattr(self, name, own.new_empty(stored.shape[:1].numel(), *own.shape[1:]))
         super()._load_from_state_dict(state_dict, prefix, *others)
-        if not self._sound():
+        if not self._is_valid():
             errors: list[str] = others[-1]
-            errors.append(f"{prefix[:-1]} holds no trees")
+            errors.append(f"{prefix[:-1]} contains no valid trees")
 
-    def _sound(self) -> bool:
-        """Whether there are trees and every way down ends: a child is a later node or, of a leaf, the node itself."""
+    def _is_valid(self) -> bool:
+        """Whether there are trees and all paths end: a child is a later node or, for a leaf, the node itself."""
         nodes = torch.arange(len(self.feature))
         later = ((child >= nodes) & (child < len(nodes)) for child in (self.left, self.right))
         inside = ((self.root, len(nodes)), (self.feature, len(self.importance)))
-        goods = (*later, *((at >= 0) & (at < end) for at, end in inside), self.share.isfinite())
-        return len(self.root) > 0 and all(bool(good.all()) for good in goods)
+        checks = (*later, *((index >= 0) & (index < end) for index, end in inside), self.share.isfinite())
+        return len(self.root) > 0 and all(bool(check.all()) for check in checks)
+
+
+def _masks(stains: dict[str, Floats], pixel: float) -> tuple[Mask, Mask]:
+    """Masks of the cells, or of the whole image if no cell is found, and of their nuclei."""
+    smooth = {stain: _blur(values, SMOOTH * pixel) for stain, values in stains.items()}
+    together = np.sum(list(smooth.values()), axis=0)
+    cell = _above_otsu(np.log1p(together * (WHITE / max(float(together.max()), 1e-6))))
+    if not cell.any():
+        cell = ~cell
+    nucleus = np.zeros_like(cell)
+    nucleus[cell] = _above_otsu(smooth["blue"][cell])
+    return cell, nucleus
+
+
+def _above_otsu(values: Floats) -> Mask:
+    """Whether each value, quantised to 256 levels, is above Otsu's threshold; for arrays of any shape."""
+    levels = (values * (255 / max(float(values.max()), 1e-6))).astype(np.uint8).reshape(1, -1)
+    _, upper = cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return upper.reshape(values.shape) > 0
+
+
+def _distance_to(mask: Mask) -> Floats:
+    """Distance of each pixel to the nearest pixel of the mask; large if the mask is empty."""
+    distances = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distances, np.float32)
+
+
+def _blur(values: Floats, sigma: float) -> Floats:
+    return np.asarray(cv2.GaussianBlur(values, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
+
+
+def _mean(values: Floats, mask: Mask) -> float:
+    return float(values[mask].mean()) if mask.any() else 0.0
+
+
+def _correlation(a: Floats, b: Floats) -> float:
+    """Pearson's correlation; 0 if ``a`` or ``b`` is constant."""
+    x, y = (values - values.mean(dtype=np.float64) for values in (a, b))  # float32 is too imprecise for means
+    scale = float(np.sqrt(x @ x) * np.sqrt(y @ y))
+    return float(x @ y) / scale if scale > 0 else 0.0
 
 
 def _nodes(tree: Any, root: int) -> dict[str, np.ndarray]:
-    """One tree's nodes by the names of the buffers, its children counted among all trees' nodes."""
+    """The nodes of one tree, named like the buffers; children are indices into the nodes of all trees."""
     own = np.arange(tree.node_count)
     leaf = tree.children_left < 0
     return {
         "feature": np.where(leaf, 0, tree.feature),
-        # Rounded down, a comparison with float32 features comes out as with the double.
+        # Rounded down, so that comparisons with float32 features give the same result as with the double.
         "threshold": _floor32(tree.threshold),
         "left": np.where(leaf, own, tree.children_left) + root,
         "right": np.where(leaf, own, tree.children_right) + root,
@@ -225,27 +256,3 @@ def _nodes(tree: Any, root: int) -> dict[str, np.ndarray]:
 def _floor32(values: np.ndarray) -> np.ndarray:
     near = values.astype(np.float32)
     return np.where(near > values, np.nextafter(near, np.float32(-np.inf)), near)
-
-
-class FeatureForest(nn.Module):
-    """Hand-crafted features and a random forest on them: a model without a neural network."""
-
-    def __init__(self, seed: int) -> None:
-        """No trees yet; ``seed`` determines those that will be grown."""
-        super().__init__()
-        self.forest = ForestHead(len(FEATURES), seed)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 4, S, S) uint8 to logits (B, 28)."""
-        logits: Tensor = self.forest(self.head_features(images))
-        return logits
-
-    def head_features(self, images: Tensor) -> Tensor:
-        """(B, 4, S, S) uint8 to the input of the forest, (B, F); computed on the CPU, wherever the images are."""
-        found = np.stack([extract_features(image) for image in images.cpu().numpy()])
-        return torch.from_numpy(found).to(images.device)
-
-    def most_important(self, count: int = 5) -> str:
-        """The features whose splits remove most of the targets' variance, each with its share."""
-        order = self.forest.importance.argsort(descending=True)[:count].tolist()
-        return ", ".join(f"{FEATURES[at]} {self.forest.importance[at]:.2f}" for at in order)

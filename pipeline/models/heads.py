@@ -1,4 +1,4 @@
-"""From a feature map to 28 logits, with a place for every label."""
+"""Heads from feature maps to 28 logits: attention with label queries, and kernel ridge regression in closed form."""
 
 import math
 from collections.abc import Iterable
@@ -13,34 +13,47 @@ from pipeline.core.errors import InputError
 from pipeline.core.labels import LABELS
 
 HEADS = 4
+"""Attention heads of the label queries."""
 TEMPERATURE = 10_000
+"""Ratio of the largest to the smallest frequency of the position encoding, approximately."""
+
+RIDGE = 0.1
+"""Added to the kernel matrix's diagonal. On real images, values from 0.03 to 1 give about the same score."""
+KNOTS = 33
+"""Number of quantiles that represent a feature's distribution."""
+SHARPNESS = 200.0
+"""Sharpness of the soft clip of predictions to 0..1: exactly 0 becomes ``ln 2 / SHARPNESS``, which is 0.003."""
+POOLINGS = 3
+"""Pooled features per channel: mean, standard deviation and maximum."""
+EMPTY = 1e-12
+"""Lower limit of variances, which keeps the gradient of their square root finite."""
 
 
 class LabelQueries(nn.Module):
-    """Each label looks for itself: 28 learned queries attend over the positions of a feature map.
+    """One learned query per label attends to the positions of a feature map.
 
     ``K = V = LayerNorm(x) + position``, ``found = MultiHead(Q = labels, K, V)``,
-    ``logit[l] = weight[l] · found[l] + bias[l]``. A label's map is its attention over the positions, averaged
-    over the four heads: at least 0, and its sum over the positions is 1.
+    ``logit[l] = weight[l] · found[l] + bias[l]``. The attention map of a label is its attention to the positions,
+    averaged over the four heads; its values are not negative and add up to 1.
 
     Sources: Liu et al., "Query2Label", arXiv 2107.10834 (labels as queries), without its self-attention between
     labels and its feed-forward layers; Carion et al., "DETR", ECCV 2020 (sines of both axes as positions).
     """
 
     def __init__(self, channels: int, dropout: float) -> None:
-        """Fresh weights.
+        """Initialise random weights.
 
         Args:
-            channels: of the feature map; a multiple of 4.
-            dropout: share of what a query found that is dropped in training.
+            channels: number of channels of the feature map, a multiple of 4.
+            dropout: dropout rate of the attended features.
 
         Raises:
-            InputError: the channels cannot be split among heads.
+            InputError: the channels cannot be divided among the heads.
         """
         super().__init__()
         if channels % HEADS:
             raise InputError(
-                f"params.yaml: head label_queries needs a last stage of a multiple of {HEADS} channels, not {channels}"
+                f"params.yaml: head label_queries: the last stage needs a multiple of {HEADS} channels, not {channels}"
             )
         self.norm = nn.LayerNorm(channels)
         self.queries = nn.Parameter(torch.randn(len(LABELS), channels) * channels**-0.5)
@@ -51,58 +64,33 @@ class LabelQueries(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to logits (B, 28)."""
-        found, _ = self._look(x, need_weights=False)  # B, 28, C
+        found, _ = self._attend(x, need_weights=False)  # B, 28, C
         logits: Tensor = (self.dropout(found) * self.weight).sum(dim=-1) + self.bias
         return logits
 
     def maps(self, x: Tensor) -> Tensor:
-        """Where each label looks: (B, C, H, W) to (B, 28, H, W), each map adding up to 1."""
-        _, weights = self._look(x, need_weights=True)  # B, 28, HW
-        assert weights is not None  # for the type checker: they were asked for
+        """Attention maps of the labels: (B, C, H, W) to (B, 28, H, W), each adding up to 1."""
+        _, weights = self._attend(x, need_weights=True)  # B, 28, HW
+        assert weights is not None  # for the type checker: they were requested
         return weights.reshape(*weights.shape[:2], *x.shape[-2:])
 
-    def _look(self, x: Tensor, *, need_weights: bool) -> tuple[Tensor, Tensor | None]:
+    def _attend(self, x: Tensor, *, need_weights: bool) -> tuple[Tensor, Tensor | None]:
         batch, channels, height, width = x.shape
         places = self.norm(x.flatten(2).transpose(1, 2))  # B, HW, C
         places = places + positions(height, width, channels).to(places)
         queries = self.queries.expand(batch, -1, -1)  # B, 28, C
-        looked: tuple[Tensor, Tensor | None] = self.attend(queries, places, places, need_weights=need_weights)
-        return looked
-
-
-def positions(height: int, width: int, channels: int) -> Tensor:
-    """Sines and cosines of both axes, (H * W, C), row by row: half the channels tell the row, half the column.
-
-    Axes run from 0 to 2 pi whatever the size of the map, so that weights serve images of other sizes.
-    """
-    quarter = channels // 4
-    rates = torch.exp(-math.log(TEMPERATURE) * torch.arange(quarter) / quarter)  # C/4
-    rows, columns = ((torch.arange(n) + 0.5) / n * 2 * math.pi for n in (height, width))
-    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)  # H, W, 2
-    angles = grid[..., None] * rates  # H, W, 2, C/4
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).reshape(height * width, channels)
-
-
-RIDGE = 0.1
-"""What is added to the kernel's diagonal; on real cells anything from 0.03 to 1 does alike (docs/measurements.md)."""
-KNOTS = 33
-"""Quantiles that a feature's distribution is remembered by."""
-SHARPNESS = 200.0
-"""How abruptly a solution is held inside 0..1: one of exactly 0 becomes ``ln 2 / SHARPNESS``, which is .003."""
-POOLINGS = 3
-"""Features that a feature map gives: mean, spread and maximum."""
-EMPTY = 1e-12
-"""Variance of a feature map that is the same everywhere; keeps the gradient of its root finite."""
+        found: tuple[Tensor, Tensor | None] = self.attend(queries, places, places, need_weights=need_weights)
+        return found
 
 
 class KernelHead(nn.Module):
-    """Least squares on similarities to the training samples: ``p(x) = share + sum over n of weight[n] k(x, x_n)``.
+    """Kernel ridge regression: ``p(x) = share + sum over n of weight[n] k(x, x_n)`` over training samples ``x_n``.
 
     Each feature is first replaced by the normal score of its rank among the training samples, so that features of any
-    scale and skew count alike. ``k(u, v) = exp(-|u - v|² / m)`` with m the median of ``|u - v|²`` over pairs of
-    training samples. The weights solve ``(K + RIDGE I) weight = targets - share``, in closed form and for all labels at
-    once. The solution estimates the probability, and its logit is what the head gives: a soft clip holds it inside 0..1
-    and leaves it a gradient everywhere.
+    scale and skew have the same influence. ``k(u, v) = exp(-|u - v|² / m)``, where m is the median of ``|u - v|²`` over
+    pairs of training samples. The weights are the solution of ``(K + RIDGE I) weight = targets - share``, in closed
+    form for all labels at once. ``p`` estimates the probability. The head returns its logit, after a soft clip to 0..1
+    that has a gradient everywhere.
 
     Sources: Saunders, Gammerman and Vovk, "Ridge regression learning algorithm in dual variables", ICML 1998; Garreau,
     Jitkrittum and Kanagawa, "Large sample analysis of the median heuristic", arXiv 1707.07269; van der Waerden, "Order
@@ -117,10 +105,10 @@ class KernelHead(nn.Module):
     spread: Tensor
 
     def __init__(self, features: int) -> None:
-        """Nothing solved yet, for that many features."""
+        """Create an unfitted head for a number of features."""
         super().__init__()
-        self.register_buffer("knots", torch.zeros(KNOTS, features))  # quantiles of each feature, rising
-        self.register_buffer("ranks", torch.zeros(KNOTS))  # of the knots, as shares of all samples inside 0..1
+        self.register_buffer("knots", torch.zeros(KNOTS, features))  # quantiles of each feature, ascending
+        self.register_buffer("ranks", torch.zeros(KNOTS))  # of the knots, as fractions of the samples in (0, 1)
         self.register_buffer("points", torch.zeros(0, features))  # N training samples in normal scores
         self.register_buffer("weight", torch.zeros(0, len(LABELS)))
         self.register_buffer("share", torch.zeros(len(LABELS)))
@@ -130,7 +118,7 @@ class KernelHead(nn.Module):
     def fit(self, features: Tensor, targets: Tensor) -> None:
         """Fit to features (N, F) and targets (N, 28), 0 or 1, on the CPU in double precision.
 
-        Takes three matrices of N² and about a dozen copies of the features.
+        Needs the memory of three N x N matrices and about a dozen copies of the features.
         """
         device = self.share.device
         features, targets = features.double().cpu(), targets.double().cpu()
@@ -141,14 +129,14 @@ class KernelHead(nn.Module):
         self.points = self._normal_scores(features)
         self.share = targets.mean(dim=0)
         self.spread = torch.pdist(self.points).square().median().clamp_min(EMPTY)
-        similar = self._similarity(self.points)
-        similar.diagonal().add_(RIDGE)
-        self.weight = torch.cholesky_solve(targets - self.share, torch.linalg.cholesky(similar))
+        kernel = self._similarity(self.points)
+        kernel.diagonal().add_(RIDGE)
+        self.weight = torch.cholesky_solve(targets - self.share, torch.linalg.cholesky(kernel))
         self.to(device, torch.float32)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, F) to logits (B, 28)."""
-        with torch.autocast(features.device.type, enabled=False):  # half precision would lose the small distances
+        with torch.autocast(features.device.type, enabled=False):  # half precision is too coarse for small distances
             similar = self._similarity(self._normal_scores(features.float()))  # B, N
             p = self.share + similar @ self.weight
         return _log_softplus(SHARPNESS * p) - _log_softplus(SHARPNESS * (1 - p))
@@ -157,7 +145,10 @@ class KernelHead(nn.Module):
         return torch.exp(-torch.cdist(x, self.points).square() / self.spread)
 
     def _normal_scores(self, features: Tensor) -> Tensor:
-        """Ranks are interpolated between knots, are in the middle of equal ones, and end at the outermost."""
+        """Normal scores of features (B, F).
+
+        Ranks are interpolated between knots, averaged over ties, and clipped to those of the outermost knots.
+        """
         knots, x = self.knots.T.contiguous(), features.T.contiguous()  # F, KNOTS; F, B
         below = (torch.searchsorted(knots, x, right=True) - 1).clamp_min(0)  # the last knot not above x
         above = torch.searchsorted(knots, x).clamp_max(KNOTS - 1)  # the first one not below it
@@ -168,7 +159,7 @@ class KernelHead(nn.Module):
         return scores.T
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: Any) -> None:
-        # How many samples there are stands in the file alone.
+        # Only the file determines the number of training samples.
         if (stored := state_dict.get(f"{prefix}points")) is not None:
             samples = max(stored.shape[:1].numel(), 1)
             self.points = self.points.new_empty(samples, self.points.shape[1])
@@ -176,8 +167,21 @@ class KernelHead(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
 
+def positions(height: int, width: int, channels: int) -> Tensor:
+    """Sinusoidal position encoding, (H * W, C), row by row: half of the channels encode the row, half the column.
+
+    Coordinates are scaled to 0 .. 2 pi for maps of any size, so that weights can be used with images of other sizes.
+    """
+    quarter = channels // 4
+    rates = torch.exp(-math.log(TEMPERATURE) * torch.arange(quarter) / quarter)  # C/4
+    rows, columns = ((torch.arange(n) + 0.5) / n * 2 * math.pi for n in (height, width))
+    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)  # H, W, 2
+    angles = grid[..., None] * rates  # H, W, 2, C/4
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).reshape(height * width, channels)
+
+
 def pool_stages(stages: Iterable[Tensor]) -> Tensor:
-    """Mean, spread and maximum over the positions of each of some feature maps (B, C, H, W), joined: (B, F)."""
+    """Concatenate mean, standard deviation and maximum over the positions of feature maps (B, C, H, W): (B, F)."""
     return torch.cat([torch.cat(_pooled(stage.float()), dim=1) for stage in stages], dim=1)
 
 
@@ -187,5 +191,5 @@ def _pooled(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _log_softplus(x: Tensor) -> Tensor:
-    """``log(log(1 + exp(x)))``, which far below 0 is x: there the exponential is lost to float32."""
+    """``log(log(1 + exp(x)))``, which is x for very negative x, where the exponential underflows in float32."""
     return torch.where(x < -10, x, F.softplus(x.clamp_min(-10)).log())

@@ -1,4 +1,4 @@
-"""Losses over logits (B, 28) and targets (B, 28); each is one number, computed in float32."""
+"""Multi-label losses of logits (B, 28) and targets (B, 28); each returns a scalar and is computed in float32."""
 
 from collections.abc import Callable
 
@@ -9,34 +9,35 @@ from torch.nn import functional as F
 from pipeline.core import params
 
 RAREST = 1e-3
-"""Frequency below which a label's weight rises no further."""
+"""Lower limit of label frequencies in the computation of label weights."""
 
 
 def focal(
     logits: Tensor, targets: Tensor, *, gamma: float, alpha: float | None = None, weights: Tensor | None = None
 ) -> Tensor:
-    """Sigmoid focal loss, averaged over samples AND labels.
+    """Sigmoid focal loss, averaged over samples and labels.
 
-    Binary cross-entropy of each (sample, label), times ``(1 - p_t) ** gamma`` where ``p_t`` is the probability
-    given to the truth; with ``alpha``, times ``alpha`` for positives and ``1 - alpha`` for negatives.
-    Published solutions of this competition also sum over the labels, which is 28 times larger: a learning
-    rate tuned for one does not fit the other.
+    Binary cross-entropy of each (sample, label), times ``(1 - p_t) ** gamma``, where ``p_t`` is the predicted
+    probability of the truth; with ``alpha``, times ``alpha`` for positives and ``1 - alpha`` for negatives.
+
+    Published solutions of this competition sum over the labels, which gives a loss that is 28 times larger: their
+    learning rates do not fit this loss.
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
 
     Args:
         logits: (B, 28), any float type.
         targets: (B, 28), 0 to 1.
-        gamma: 0 is plain binary cross-entropy.
-        alpha: weight of the positives, or None for no weighting.
-        weights: (28,), of the labels.
+        gamma: focusing exponent; 0 gives binary cross-entropy.
+        alpha: weight of positives, or None for no weighting.
+        weights: (28,) weights of the labels.
 
     Returns:
         A scalar, float32.
     """
     logits, targets = logits.float(), targets.float()
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, weight=weights, reduction="none")
-    # 1 - p_t by sigmoids alone: no cancellation where p_t is close to 1.
+    # 1 - p_t is computed from sigmoids, which avoids cancellation for p_t close to 1.
     miss = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()
     loss = cross_entropy * miss**gamma
     if alpha is not None:
@@ -45,7 +46,7 @@ def focal(
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy, averaged over samples and labels; ``weights`` (28,) are those of the labels."""
+    """Binary cross-entropy, averaged over samples and labels; ``weights`` (28,) are weights of the labels."""
     return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), weight=weights)
 
 
@@ -58,29 +59,29 @@ def asymmetric(
     margin: float,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Asymmetric loss, averaged over samples and labels: easy negatives are focused away, the easiest ignored.
+    """Asymmetric loss, averaged over samples and labels: down-weights easy negatives and ignores the easiest.
 
-    A positive costs ``-(1 - p) ** gamma_positive * log(p)``, a negative
+    The loss of a positive is ``-(1 - p) ** gamma_positive * log(p)``, that of a negative is
     ``-q ** gamma_negative * log(1 - q)`` with ``q = max(p - margin, 0)``.
 
-    Source: Ridnik et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021 (0, 4 and 0.05 there).
+    Source: Ridnik et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021 (which uses 0, 4 and 0.05).
 
     Args:
         logits: (B, 28), any float type.
         targets: (B, 28), 0 to 1.
-        gamma_positive: focusing of the positives.
-        gamma_negative: focusing of the negatives.
-        margin: probability below which a negative costs nothing.
-        weights: (28,), of the labels.
+        gamma_positive: focusing exponent of positives.
+        gamma_negative: focusing exponent of negatives.
+        margin: probability below which the loss of a negative is 0.
+        weights: (28,) weights of the labels.
 
     Returns:
         A scalar, float32.
     """
     logits, targets = logits.float(), targets.float()
     positive = -((-logits).sigmoid() ** gamma_positive) * F.logsigmoid(logits)
-    spared = ((-logits).sigmoid() + margin).clamp_max(1)  # 1 - q
-    # Without a margin it reaches 0, and its logarithm is finite only when taken from the logit.
-    negative = -((1 - spared) ** gamma_negative) * (spared.log() if margin else F.logsigmoid(-logits))
+    complement = ((-logits).sigmoid() + margin).clamp_max(1)  # 1 - q
+    # Without a margin it can be 0, and its logarithm is finite only if it is computed from the logit.
+    negative = -((1 - complement) ** gamma_negative) * (complement.log() if margin else F.logsigmoid(-logits))
     loss = targets * positive + (1 - targets) * negative
     return (loss if weights is None else loss * weights).mean()
 
@@ -88,15 +89,16 @@ def asymmetric(
 def soft_f1(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """One minus the soft F1 of each label over the batch, averaged over labels.
 
-    ``(2 tp + 1) / (2 tp + fp + fn + 1)`` with probabilities for decisions. The ones make it 1 for a label that
-    the batch neither holds nor predicts; without them such a label's false positives would cost nothing.
+    ``(2 tp + 1) / (2 tp + fp + fn + 1)``, with probabilities instead of decisions. The added ones make it 1 for a
+    label that is neither present nor predicted in the batch. Without them, the loss would not depend on the false
+    positives of a label that is not in the batch.
 
-    Source: Milletari et al., "V-Net", 3DV 2016 (the Dice loss, which is F1 by another name).
+    Source: Milletari et al., "V-Net", 3DV 2016 (the Dice loss; Dice and F1 are the same).
 
     Args:
         logits: (B, 28), any float type.
         targets: (B, 28), 0 or 1.
-        weights: (28,), of the labels.
+        weights: (28,) weights of the labels.
 
     Returns:
         A scalar in [0, 1], float32.
@@ -110,15 +112,16 @@ def soft_f1(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None) -
 def lovasz(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """Lovász hinge of each label over the batch, averaged over labels.
 
-    The convex extension of the Jaccard loss ``1 - |truth & predicted| / |truth | predicted|``, at the hinge errors
-    ``max(0, 1 - logit * sign)``: sorted from the worst, each error counts by what it adds to the Jaccard loss.
+    The convex extension of the Jaccard loss ``1 - |truth & predicted| / |truth | predicted|``, applied to the hinge
+    errors ``max(0, 1 - logit * sign)``: errors are sorted in descending order, and the weight of each is what it adds
+    to the Jaccard loss.
 
     Source: Berman et al., "The Lovász-Softmax loss", CVPR 2018.
 
     Args:
         logits: (B, 28), any float type.
         targets: (B, 28), 0 or 1.
-        weights: (28,), of the labels.
+        weights: (28,) weights of the labels.
 
     Returns:
         A scalar, float32.
@@ -139,28 +142,28 @@ def smooth(targets: Tensor, share: float) -> Tensor:
 
 
 def label_weights(prior: Tensor, balance: float) -> Tensor:
-    """Weights of the labels, (28,), mean 1: their frequencies ``prior`` (28,) to the power of ``-balance``."""
+    """Weights of the labels, (28,), with mean 1: frequencies ``prior`` (28,) to the power of ``-balance``."""
     weights = prior.clamp_min(RAREST) ** -balance
     return weights / weights.mean()
 
 
 def objective(model: params.NetworkModel, prior: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss that a model's section asks for: a weighted sum.
+    """The loss function of a model: a weighted sum of losses.
 
-    Smoothing applies to what is counted by (sample, label); soft F1 and Lovász compare sets, which have no
-    softened members.
+    Label smoothing applies to the losses that are means over samples and labels. Soft F1 and Lovász compare sets of
+    samples, and get the targets without smoothing.
 
     Args:
-        model: its section; ``loss`` names the parts and their weights.
+        model: section of the model; ``loss`` contains the names and weights of the losses.
         prior: (28,) share of training samples with each label.
 
     Returns:
-        ``loss(logits, targets)``, both (B, 28), to a scalar.
+        A function of logits and targets, (B, 28) each, that returns a scalar.
     """
     by_label = label_weights(prior, model.label_balance) if model.label_balance else None
 
     def part(name: params.LossName, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-        """One summand; ``weights`` of the labels stand on the device of the logits."""
+        """One of the losses; ``weights`` of the labels are on the device of the logits."""
         softened = smooth(targets, model.label_smoothing)
         match name:
             case "focal":

@@ -1,4 +1,4 @@
-"""The network: uint8 images in, 28 logits out. The only module that knows timm."""
+"""The network: a timm ResNet with attention, from uint8 images to 28 logits. The only module that uses timm."""
 
 from contextlib import AbstractContextManager
 from typing import Any, TypeGuard
@@ -16,17 +16,17 @@ from pipeline.models.attention import gate_layer, insert_attention
 from pipeline.models.heads import POOLINGS, KernelHead, LabelQueries, pool_stages
 
 MIN_STD = 4 / 255
-"""Spread below which a channel counts as empty: its read-out noise is not blown up to full contrast."""
+"""Lower limit of a channel's standard deviation, so that the noise of empty channels is not amplified."""
 
 STAGES = 3
-"""The last stages that the kernel head sees."""
+"""Number of last stages of the backbone whose features the kernel head uses."""
 
 
 class Normalise(nn.Module):
-    """uint8 (B, 4, H, W) to float32 of mean 0 and spread 1 per channel.
+    """Normalise uint8 (B, 4, H, W) to float32 with mean 0 and standard deviation 1 per channel.
 
-    ``image``: each image by its own mean and spread, which cancels the difference in exposure between
-    training and test images. ``dataset``: by fixed statistics, stored with the weights.
+    ``image`` uses the statistics of each image, which cancels differences in exposure between training and test
+    images. ``dataset`` uses fixed statistics, which are stored with the weights.
     """
 
     mean: Tensor
@@ -50,17 +50,18 @@ class Normalise(nn.Module):
 
 
 class Network(nn.Module):
-    """Normalisation, a timm ResNet with attention, and a head that gives 28 logits.
+    """Normalisation, a timm ResNet with attention, and a head that returns 28 logits.
 
-    The pooled head is timm's own: average and max pooling joined, dropout, one linear layer. The kernel head sees the
-    stages before the last one too: this one was never trained to pass on what tells the samples at hand.
+    The pooled head is timm's: concatenated average and max pooling, dropout, one linear layer. The kernel head uses
+    features of the last three stages, because the last stage was trained on other images and may have lost information
+    about the new ones.
     """
 
     def __init__(self, model: params.BackboneModel) -> None:
-        """Build the network with fresh weights.
+        """Build the network with random weights.
 
         Raises:
-            InputError: ``backbone`` is not a ResNet of timm, or does not fit the head.
+            InputError: ``backbone`` is not a ResNet of timm, or its channels do not fit attention or head.
         """
         super().__init__()
         self.normalise = Normalise(model.normalise)
@@ -79,12 +80,12 @@ class Network(nn.Module):
         return logits
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """(B, 4, H, W) uint8 to the last stage's feature map, (B, C, H / 32, W / 32)."""
+        """(B, 4, H, W) uint8 to the feature map of the last stage, (B, C, H / 32, W / 32)."""
         features: Tensor = self.backbone.forward_features(self._normalised(images))
         return features
 
     def head_features(self, images: Tensor) -> Tensor:
-        """(B, 4, H, W) uint8 to what the kernel head takes: pooled maps of the last three stages, (B, F)."""
+        """(B, 4, H, W) uint8 to the input of the kernel head: pooled feature maps of the last three stages, (B, F)."""
         _, stages = self.backbone.forward_intermediates(self._normalised(images), indices=STAGES)
         return pool_stages(stages)
 
@@ -100,13 +101,13 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def initialise(self, prior: Tensor, mean: Tensor, std: Tensor) -> None:
-        """Set what training begins with.
+        """Initialise the head's bias and the statistics for normalisation.
 
         Args:
-            prior: (28,) share of training samples with each label. The head's bias becomes its logit, so that
-                the first predictions are the frequencies and the first loss is small. The kernel head has none.
-            mean: (4,) channel means of the training images, as a share of white.
-            std: (4,) channel spreads of the same.
+            prior: (28,) share of training samples with each label. The bias is set to its logit, so that the first
+                predictions are the label frequencies and the first loss is small. The kernel head has no bias.
+            mean: (4,) channel means of the training images, as fractions of 255.
+            std: (4,) channel standard deviations, likewise.
         """
         head = self.backbone.get_classifier() if self.queries is None else self.queries
         if isinstance(head, nn.Linear | LabelQueries):
@@ -118,8 +119,8 @@ class Network(nn.Module):
 def autocast(precision: params.Precision) -> AbstractContextManager[object]:
     """Mixed precision for the forward pass: weights stay float32.
 
-    ``auto`` is bf16 where the hardware multiplies it natively: GPUs from 2020 on, CPUs with AMX. Elsewhere bf16
-    is emulated and slower than float32. bf16 has float32's range, so no loss scaling is needed.
+    ``auto`` uses bf16 if the hardware supports it natively: GPUs since 2020, CPUs with AMX. On other hardware bf16 is
+    emulated and slower than float32. bf16 has the range of float32, so no loss scaling is needed.
     """
     kind = hardware.device().type
     if kind == "cuda":
@@ -131,13 +132,13 @@ def autocast(precision: params.Precision) -> AbstractContextManager[object]:
 
 
 def with_shared_statistics(network: Network) -> Network:
-    """Make batch norm see the batches of all processes that train together as one; weights stay the same tensors."""
+    """Convert batch norm to synchronised batch norm over all processes; weights stay the same tensors."""
     shared: Network = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return shared
 
 
 def hub_weights(backbone: str) -> dict[str, Tensor]:
-    """The weights of timm's network for photographs (three channels), from its cache or from the hub.
+    """Pretrained weights of timm for photographs (three channels), from its cache or from the hub.
 
     Raises:
         InputError: timm has none for this backbone, or the hub cannot be reached.
@@ -148,7 +149,7 @@ def hub_weights(backbone: str) -> dict[str, Tensor]:
         return dict(timm.create_model(backbone, pretrained=True).state_dict())
     except OSError as error:
         raise InputError(
-            f"params.yaml: pretrained: true needs the weights of {backbone} from the hub, which cannot be had "
+            f"params.yaml: pretrained: true needs the weights of {backbone} from the hub, which cannot be downloaded "
             f"({type(error).__name__}): connect to the network, or name a file in pretrained"
         ) from None
 
@@ -159,9 +160,9 @@ def _has_queries(model: params.BackboneModel) -> TypeGuard[params.NetworkModel]:
 
 def _backbone(model: params.BackboneModel) -> ResNet:
     if not timm.is_model(model.backbone) or timm.model_entrypoint(model.backbone).__module__ != ResNet.__module__:
-        raise InputError(f"params.yaml: backbone {model.backbone!r} is no ResNet of timm: try resnet18 or resnet34")
+        raise InputError(f"params.yaml: backbone {model.backbone!r} is not a ResNet of timm: try resnet18 or resnet34")
     options: dict[str, Any] = {} if model.widths is None else {"channels": model.widths}
-    # A location may be one bright spot in the field, which an average loses: so the maximum beside it.
+    # A location may be one bright spot in the image, which average pooling loses; therefore max pooling as well.
     head: dict[str, Any] = {"num_classes": 0, "global_pool": ""}
     if isinstance(model, params.NetworkModel) and model.head == "pooled":
         head = {"num_classes": len(LABELS), "global_pool": "catavgmax", "drop_rate": model.dropout}

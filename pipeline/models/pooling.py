@@ -1,8 +1,8 @@
-"""The two poolings of CBAM with gradients of few passes over the feature map.
+"""The poolings and gates of CBAM as autograd functions that pass over the feature map only a few times.
 
-Gates cost a thousandth of a network's arithmetic, but each pass over a feature map costs memory traffic, and
-autograd takes many: a broadcast gradient is written out, then added, for every use of the map. Here each
-pooling hands the map on and gathers in one place what comes back for it.
+Gates take a thousandth of a network's arithmetic, but each pass over a feature map takes memory bandwidth. Autograd
+needs many: for every use of the map, it writes a broadcast gradient and then adds it. Here, each pooling also returns
+the map, so that all gradients of the map are added in one backward function.
 """
 
 import torch
@@ -13,25 +13,25 @@ from torch.nn import functional as F
 
 
 def pool_positions(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hand on ``x`` (B, C, H, W), with its mean and maximum over the positions, (B, C) each.
+    """Return ``x`` (B, C, H, W) and its mean and maximum over positions, (B, C) each.
 
-    What follows must use the ``x`` handed on, so that its gradient arrives here.
+    Later layers must use the returned ``x``, so that its gradient is added here.
     """
-    handed_on, mean, highest = PoolPositions.apply(x)
-    return handed_on, mean, highest
+    same, mean, highest = PoolPositions.apply(x)
+    return same, mean, highest
 
 
 def scale_and_pool_channels(x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
-    """``y = x * gate``, and the maximum and mean of ``y`` over its channels.
+    """Compute ``y = x * gate``, and the maximum and mean of ``y`` over channels.
 
-    What follows must use this ``y``, so that its gradient arrives here once.
+    Later layers must use this ``y``, so that its gradient is added here.
 
     Args:
         x: (B, C, H, W).
         gate: (B, C).
 
     Returns:
-        ``y`` (B, C, H, W), and what is pooled (B, 2, H, W).
+        ``y`` (B, C, H, W), and maximum and mean (B, 2, H, W).
     """
     y, pooled = ScaleAndPoolChannels.apply(x, gate)
     return y, pooled
@@ -48,7 +48,7 @@ class PoolPositions(Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
-        # Torch's pooling knows where the maximum was; amax would have to compare every value with it again.
+        # Unlike amax, this pooling returns the index of the maximum, so backward needs no comparisons.
         highest, where = F.adaptive_max_pool2d(x, 1, return_indices=True)
         ctx.save_for_backward(where.flatten(1))
         return x.view_as(x), x.mean((2, 3)), highest.flatten(1)
@@ -68,11 +68,11 @@ class ScaleAndPoolChannels(Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         y = _channels_last(x * gate[:, :, None, None])
-        # Knowing where the maximum was costs two readings of y now, and spares three passes of comparing later.
+        # The index of the maximum takes two more reads of y here, and saves three passes of comparisons in backward.
         highest, where = _positions(y).max(-1)
         ctx.save_for_backward(x, gate, where)
         pooled = torch.stack((highest, _positions(y).mean(-1)), dim=-1)
-        # The pair side by side in memory: the 7x7 convolution that follows takes half the time.
+        # Maximum and mean are adjacent in memory, which halves the time of the 7x7 convolution that follows.
         return y, pooled.view(len(y), *y.shape[2:], 2).permute(0, 3, 1, 2)
 
     @staticmethod

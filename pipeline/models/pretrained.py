@@ -1,4 +1,4 @@
-"""Weights to start from: this project's own, or three-channel ones in timm's and torchvision's format."""
+"""Pretrained weights: files of this project, or three-channel weights in the format of timm and torchvision."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -16,27 +16,27 @@ from pipeline.models.network import Network, hub_weights
 Weights = dict[str, Tensor]
 
 RGB = ("red", "green", "blue")
-"""The order of the channels in the stem of a network for photographs."""
+"""Order of the input channels of a network for photographs."""
 BACKBONE = "backbone."
 HEAD = (f"{BACKBONE}fc.", "queries.", "kernel.")
 STATISTICS = "normalise."
-"""Never taken: they describe the images that the network is about to see."""
+"""Prefix of the input statistics. They are never loaded, because they depend on the new training images."""
 COUNTER = ".num_batches_tracked"
-"""Never missed: older files lack them, and a norm with a momentum does not read them."""
+"""Suffix of weights that may be missing: older files lack them, and batch norm with a momentum does not use them."""
 NAMED = 5
-"""Weights that a message names before it counts the rest."""
+"""Number of weights that a message names; the others are only counted."""
 
 
 def start_from_weights(network: Network, model: params.BackboneModel) -> None:
-    """Overwrite fresh weights with those that ``model.pretrained`` names; ``false`` leaves all as it is.
+    """Load the weights given by ``model.pretrained`` into a new network; ``false`` keeps its random weights.
 
-    The backbone must be there to the last weight, and nothing that it does not have. Attention and head are
-    taken from a file of this project where name and shape fit, since the labels are the same, and otherwise
-    stay as they are: where nothing is trained, only attention that starts as the identity may. A three-channel stem
-    becomes four-channel.
+    The file must contain all weights of the backbone, and no others except those of a head. Weights of attention and
+    head are loaded from files of this project if name and shape match, because the labels are the same; otherwise they
+    keep their initial values. In a frozen network, this is allowed only for attention that starts as the identity. A
+    stem with three input channels is converted to four.
 
     Raises:
-        InputError: the weights cannot be had, or are not of this backbone; names what is wrong.
+        InputError: the weights cannot be read, or do not fit the backbone.
     """
     if model.pretrained is False:
         return
@@ -51,21 +51,22 @@ def start_from_weights(network: Network, model: params.BackboneModel) -> None:
         found[stem] = four_channels(found[stem], model.yellow)
     own = network.state_dict()
     if not description:
-        _check_weights(found, own, _plain(model), origin)
+        _check_weights(found, own, _backbone_names(model), origin)
     fits = {name for name, weight in found.items() if name in own and weight.shape == own[name].shape}
     if isinstance(model, params.FrozenModel):
-        _check_nothing_is_random(own, fits, model, origin)
+        _check_frozen_is_complete(own, fits, model, origin)
     network.load_state_dict({name: found[name] for name in fits if not name.startswith(STATISTICS)}, strict=False)
 
 
 def four_channels(rgb: Tensor, yellow: str) -> Tensor:
     """Filters for green, blue, red and yellow from filters (N, 3, K, K) for red, green and blue.
 
-    A stain gets the filters of its own colour. Yellow (the endoplasmic reticulum) gets the mean of red's and
-    green's, of which yellow light is made, or red's, whose stain it resembles most, or zero.
+    A stain gets the filters of its own colour. Yellow (the endoplasmic reticulum) gets the mean of the red and green
+    filters (``mean``), because yellow light is a mix of both; the red filters (``red``), because the red stain is the
+    most similar one; or zeros (``zero``).
 
-    Each filter is then scaled so that the sum of its squares is what it was: for channels of variance 1 that
-    are not correlated this sum is the variance of the filter's output, and the layers behind expect that one.
+    Each filter is then scaled to its original sum of squares. For uncorrelated input channels of variance 1, this sum
+    is the variance of the filter's output, on which the following layers depend.
     """
     red, green, blue = rgb.unbind(1)
     colours = {"red": red, "green": green, "blue": blue}
@@ -76,23 +77,23 @@ def four_channels(rgb: Tensor, yellow: str) -> Tensor:
 
 
 def _read(path: Path) -> tuple[Weights, dict[str, Any]]:
-    """Weights, and the description if the file is this project's, else nothing."""
+    """Weights and description; the description is empty for files of other programs."""
     if path.suffix == ".safetensors":
         return checkpoint.read(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path} is missing: pretrained in params.yaml names it") from None
-    except Exception as error:  # torch raises almost anything at a file that it did not write
+    except Exception as error:  # torch raises many types of exceptions for invalid files
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path} is no file of weights ({reason}): save a state_dict to it") from None
+        raise InputError(f"{path} is not a weight file ({reason}): save a state_dict to it") from None
     if not isinstance(loaded, dict) or not all(isinstance(weight, Tensor) for weight in loaded.values()):
-        raise InputError(f"{path} holds more than weights: save the network's state_dict alone")
+        raise InputError(f"{path} contains more than weights: save only the network's state_dict")
     return loaded, {}
 
 
-def _plain(model: params.BackboneModel) -> list[str]:
-    """Names of the backbone's weights when it has neither attention nor head."""
+def _backbone_names(model: params.BackboneModel) -> list[str]:
+    """Names of the backbone's weights, without those of attention and head."""
     with torch.device("meta"):
         names = Network(model.model_copy(update={"attention": "none"})).state_dict()
     return [name for name in names if not name.startswith((STATISTICS, *HEAD))]
@@ -101,36 +102,38 @@ def _plain(model: params.BackboneModel) -> list[str]:
 def _check_description(description: dict[str, Any], model: params.BackboneModel, origin: str) -> None:
     checkpoint.check_labels(description, origin)
     trained, wanted = description["model"], model.model_dump(mode="json")
-    # The same weights are other gates where ``init`` differs: those that start at identity are doubled.
+    # The same weights give other gates if ``gate_init`` differs, because identity multiplies gates by 2.
     gates = ("gate_init",) if trained["attention"] == model.attention != "none" else ()
     keys = ["backbone", "widths", *gates]
-    if isinstance(model, params.FrozenModel):  # what is not trained cannot get used to a change
+    if isinstance(model, params.FrozenModel):  # a frozen network cannot adapt to a change
         keys += ["normalise"] if trained["attention"] == "none" else ["normalise", "attention"]
     for key in keys:
         if trained.get(key) != wanted[key]:
-            raise InputError(
-                f"{origin} was trained with {key}: {trained.get(key)}, the model in params has {wanted[key]}"
-            )
+            raise InputError(f"{origin} was trained with {key}: {trained.get(key)}, but params.yaml has {wanted[key]}")
 
 
-def _check_weights(found: Weights, own: Weights, plain: Collection[str], origin: str) -> None:
-    missing = [name for name in plain if name not in found and not name.endswith(COUNTER)]
-    surplus = [name for name in found if name not in plain and not name.startswith(HEAD)]
+def _check_weights(found: Weights, own: Weights, expected: Collection[str], origin: str) -> None:
+    missing = [name for name in expected if name not in found and not name.endswith(COUNTER)]
+    unexpected = [name for name in found if name not in expected and not name.startswith(HEAD)]
     shapes = {name: (tuple(found[name].shape), tuple(own[name].shape)) for name in found if name in own}
-    other = [f"{name} {has} for {wanted}" for name, (has, wanted) in shapes.items() if has != wanted and name in plain]
-    problems = {"it lacks": missing, "it has also": surplus, "of another shape": other}
+    wrong_shape = [
+        f"{name} {has} instead of {wanted}"
+        for name, (has, wanted) in shapes.items()
+        if has != wanted and name in expected
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "wrong shape": wrong_shape}
     phrases = [f"{problem}: {_listed(names)}" for problem, names in problems.items() if names]
     if phrases:
-        raise InputError(f"{origin} does not fit backbone and channels in params.yaml; {'; '.join(phrases)}")
+        raise InputError(f"{origin} does not fit backbone and widths in params.yaml; {'; '.join(phrases)}")
 
 
-def _check_nothing_is_random(own: Weights, fits: Collection[str], model: params.BackboneModel, origin: str) -> None:
-    fresh = [name for name in own if name.startswith(BACKBONE) and name not in fits and not name.endswith(COUNTER)]
+def _check_frozen_is_complete(own: Weights, fits: Collection[str], model: params.BackboneModel, origin: str) -> None:
+    missing = [name for name in own if name.startswith(BACKBONE) and name not in fits and not name.endswith(COUNTER)]
     identity = model.attention == "nonlocal" or (model.attention != "self" and model.gate_init == "identity")
-    if fresh and not identity:
+    if missing and not identity:
         raise InputError(
-            f"{origin} lacks weights of attention {model.attention} ({_listed(fresh)}), which the head kernel "
-            "does not train: take attention none, or weights that have it"
+            f"{origin} lacks weights of attention {model.attention} ({_listed(missing)}), which a frozen model "
+            "does not train: use attention none, or weights that include it"
         )
 
 

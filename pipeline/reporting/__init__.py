@@ -1,1 +1,1 @@
-"""Everything that is drawn: plots, contact sheets, the report page."""
+"""Everything that is drawn: plots, contact sheets and the report."""

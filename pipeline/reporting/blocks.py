@@ -1,4 +1,4 @@
-"""What a page is made of: sections of pictures, tables and samples, each with a caption that says what it shows."""
+"""The building blocks of the report (plots, tables, samples and their captions), and the formatting of text."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipeline.core.labels import LABELS
 
 @dataclass(frozen=True)
 class ShownSample:
-    """A sample to show: a click opens its four channels."""
+    """A sample in the report; a click on it opens its four channels."""
 
     source: str
     row: int
@@ -20,13 +20,13 @@ class ShownSample:
 
     @property
     def key(self) -> str:
-        """A name that no other sample of the run has."""
+        """A name that is unique within the run."""
         return f"{self.source}/{self.row}"
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """A map to lay over a sample: (h, w) uint8, and what it is called."""
+    """A map to draw over a sample: (h, w) uint8, and its name."""
 
     name: str
     map: npt.NDArray[np.uint8]
@@ -34,7 +34,7 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Card:
-    """A sample with what is to be said of it."""
+    """A sample with a title and lines of text."""
 
     sample: ShownSample
     title: str
@@ -44,12 +44,12 @@ class Card:
 
 @dataclass(frozen=True)
 class TableCell:
-    """A table's cell.
+    """A cell of a table.
 
     Attributes:
-        text: what it says.
-        value: what it is sorted by where that is a number.
-        bar: an interval's low end, estimate and high end, in 0..1, to be drawn.
+        text: its content.
+        value: the number to sort by, if any; otherwise cells are sorted by text.
+        bar: low end, estimate and high end of an interval to draw, in 0..1.
     """
 
     text: str
@@ -59,7 +59,7 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Tiles:
-    """The few figures to read first: each a name, a figure and a remark."""
+    """The most important numbers, each with a name and a remark."""
 
     kind: ClassVar[str] = "tiles"
     tiles: Sequence[tuple[str, str, str]]
@@ -68,7 +68,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Pictures:
-    """SVG drawings side by side."""
+    """SVG plots side by side."""
 
     kind: ClassVar[str] = "pictures"
     drawings: Sequence[str]
@@ -77,7 +77,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that is sorted by a click on a column's head."""
+    """A table; a click on a column header sorts it."""
 
     kind: ClassVar[str] = "table"
     columns: Sequence[str]
@@ -92,12 +92,12 @@ class Cards:
     kind: ClassVar[str] = "cards"
     cards: Sequence[Card]
     caption: str
-    paired: bool = False  # two cards belong together
+    paired: bool = False  # cards 1 and 2, 3 and 4, ... belong together
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A long text, folded away under its title."""
+    """A long text, collapsed under its title."""
 
     kind: ClassVar[str] = "listing"
     title: str
@@ -110,39 +110,56 @@ Block = Tiles | Pictures | Table | Cards | Listing
 
 @dataclass(frozen=True)
 class PageSection:
-    """A part of the page: ``id`` is its anchor."""
+    """A section of the report; ``id`` is its anchor."""
 
     id: str
     title: str
     blocks: Sequence[Block]
 
 
+SIMULATED = "sample"
+"""The source that the simulate stage draws."""
+
+BIAS_NOTE = (
+    "F1 of few positives is biased downwards, so the intervals are shifted upwards and a score can lie near the lower "
+    "end of its interval."
+)
+"""Belongs beside every F1 that is shown with its interval."""
+
+
+def simulated(sources: Sequence[str]) -> str:
+    """An adjective for samples of some sources, with a space after it: "simulated ", "partly simulated " or ""."""
+    if SIMULATED not in sources:
+        return ""
+    return "simulated " if len(sources) == 1 else "partly simulated "
+
+
 def format_score(value: float) -> str:
-    """A score: three decimals, "n/a" where there is none."""
+    """A score with three decimals; "n/a" for NaN."""
     return "n/a" if np.isnan(value) else f"{value:.3f}"
 
 
 def format_interval(low: float, high: float) -> str:
-    """An interval's ends."""
+    """The ends of an interval, with three decimals."""
     return f"{low:.3f} to {high:.3f}"
 
 
 def join_words(items: Iterable[str]) -> str:
-    """Items in a sentence: "a", "a and b", "a, b and c"."""
+    """Join items for a sentence: "a", "a and b", "a, b and c"."""
     words = list(items)
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def count_noun(number: int, noun: str) -> str:
-    """How many: "1 sample", "1,200 samples"."""
+    """A number with its noun: "1 sample", "1,200 samples"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def label_names(present: npt.NDArray[np.bool_]) -> str:
-    """The labels of one sample, (28,), by name."""
+    """The names of the labels of one sample, (28,); "none" if there are none."""
     return ", ".join(LABELS[label] for label in np.flatnonzero(present)) or "none"
 
 
 def number_cells(values: Sequence[float], decimals: int = 3) -> list[TableCell]:
-    """Cells of numbers."""
+    """Table cells with numbers; "n/a" for NaN."""
     return [TableCell("n/a" if np.isnan(value) else f"{value:,.{decimals}f}", float(value)) for value in values]

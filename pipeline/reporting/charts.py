@@ -1,4 +1,7 @@
-"""How every picture looks, as a PNG and as part of a page that may be light or dark."""
+"""The plots: one function per kind of plot, drawing on given axes, and their style and export as PNG or SVG.
+
+PNG files go to plots/. SVG goes into the report, where colours are CSS variables, so that it can be light or dark.
+"""
 
 import io
 import re
@@ -19,10 +22,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import RcKeyType
 
+Floats = npt.NDArray[np.float64]
+
 INK, MUTED, RULE = "#1B1B1F", "#6B6B70", "#E2E2E6"
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY)
-"""Okabe and Ito's colours, distinct for colour-blind readers as well."""
+"""The colours of Okabe and Ito, which colour-blind readers can distinguish."""
 
 VARIABLES = {
     INK: "ink",
@@ -35,7 +40,7 @@ VARIABLES = {
     YELLOW: "yellow",
     SKY: "sky",
 }
-"""The page's CSS variable for each colour: a page changes to dark without drawing anew."""
+"""The CSS variable of the report for each colour; switching to dark mode changes only these."""
 
 STYLE: dict[RcKeyType, Any] = {
     "font.size": 9,
@@ -55,9 +60,12 @@ STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
 }
 
+DEEPEST = 0.65
+"""Opacity of the strongest tint, at which text is still legible."""
+
 
 def panel(draw: Callable[[Axes], None], width: float, height: float, title: str = "") -> Figure:
-    """A figure of one set of axes, ``width`` by ``height`` inches, with a title at its left edge."""
+    """A figure with one set of axes, ``width`` by ``height`` inches, and a left-aligned title."""
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         if title:
@@ -67,19 +75,19 @@ def panel(draw: Callable[[Axes], None], width: float, height: float, title: str 
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write a PNG whose bytes depend on nothing but the figure."""
+    """Write a PNG without metadata, so that the same figure gives the same bytes."""
     figure.savefig(path, format="png", dpi=150, bbox_inches="tight", pad_inches=0.2, metadata={"Software": None})
 
 
 def to_svg(figure: Figure, description: str) -> str:
-    """The figure as an SVG element that takes the page's colours and fonts.
+    """Convert a figure to an SVG element that uses the colours and fonts of the report.
 
     Args:
         figure: drawn in the colours of this module.
-        description: for readers who cannot see it; two figures of a page must not share one.
+        description: text alternative for screen readers; must be unique within a page.
     """
     buffer = io.StringIO()
-    # The salt decides the identifiers inside, which must not be random, nor those of another figure.
+    # The salt makes identifiers inside the SVG reproducible, and different from those of other figures.
     with rc_context(STYLE | {"svg.hashsalt": description}):
         figure.savefig(
             buffer, format="svg", transparent=True, metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"])
@@ -96,14 +104,14 @@ def to_svg(figure: Figure, description: str) -> str:
 
 
 def draw_epochs(axes: Axes, history: pd.DataFrame, held_out: str, training: str | None = None) -> None:
-    """A figure by epoch: a thin line per fold, a thick one for each model's mean, training dotted.
+    """Learning curves: a thin line per fold, a thick line for the mean of each model; training values dotted.
 
     Args:
         axes: to draw on.
-        history: model, fold, epoch and the columns named, a row per model, fold and epoch; an epoch without a
-            look at the held-out fold has a gap there.
+        history: model, fold, epoch and the columns below, a row per model, fold and epoch. Epochs without an evaluation
+            on the held-out fold are missing.
         held_out: the column to draw.
-        training: the column to draw dotted beside it.
+        training: another column, to draw as a dotted line.
     """
     for position, (model, curves) in enumerate(history.groupby("model", sort=False)):
         colour = PALETTE[position % len(PALETTE)]
@@ -120,7 +128,7 @@ def draw_epochs(axes: Axes, history: pd.DataFrame, held_out: str, training: str 
 
 
 def draw_precision_recall(axes: Axes, curve: pd.DataFrame, chosen: tuple[float, float]) -> None:
-    """Precision against recall over all thresholds, and the point that the decisions have.
+    """A precision-recall curve, and the point of the decisions.
 
     Args:
         axes: to draw on.
@@ -136,11 +144,11 @@ def draw_precision_recall(axes: Axes, curve: pd.DataFrame, chosen: tuple[float, 
 
 
 def draw_calibration(axes: Axes, bins: dict[str, pd.DataFrame]) -> None:
-    """Share of positives against mean probability, on the diagonal where probabilities are to be believed.
+    """A reliability diagram: share of positives against mean probability, with the diagonal of perfect calibration.
 
     Args:
         axes: to draw on.
-        bins: ``confidence``, ``observed`` and ``n`` of each bin, by the name of the probabilities.
+        bins: at most two tables with ``confidence``, ``observed`` and ``n`` of each bin, by name for the legend.
     """
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle="--")
     for (name, table), colour in zip(bins.items(), (ORANGE, BLUE), strict=False):
@@ -154,40 +162,21 @@ def draw_calibration(axes: Axes, bins: dict[str, pd.DataFrame]) -> None:
     _unit_square(axes)
 
 
-def _draw_folds(axes: Axes, curves: pd.DataFrame, column: str, colour: str, style: str, name: str) -> None:
-    by_epoch = curves.pivot_table(index="epoch", columns="fold", values=column)
-    finished = by_epoch.index + 1
-    marker = "o" if len(by_epoch) == 1 else ""  # of a line of one point nothing shows
-    axes.plot(finished, by_epoch, color=colour, linewidth=0.8, alpha=0.35, linestyle=style, marker=marker, markersize=3)
-    mean = by_epoch.mean(axis=1)
-    axes.plot(finished, mean, color=colour, linewidth=2.2, linestyle=style, marker=marker, label=name)
-
-
-def _unit_square(axes: Axes) -> None:
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.02)
-    axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
-    axes.set_yticks([0, 0.5, 1], ["0", ".5", "1"])
-
-
-Floats = npt.NDArray[np.float64]
-
-
 def draw_intervals(axes: Axes, table: pd.DataFrame, reference: tuple[str, float] | None = None) -> None:
-    """Estimates as dots on their intervals, the first row on top.
+    """Estimates as dots on their confidence intervals, the first row on top.
 
     Args:
         axes: to draw on.
-        table: ``name``, ``estimate``, ``low`` and ``high``, a row each; without an interval the ends are missing.
-        reference: the name and the place of a vertical line.
+        table: ``name``, ``estimate``, ``low`` and ``high``, a row each; NaN ends for an estimate without an interval.
+        reference: name and position of a vertical line.
     """
     rows = np.arange(len(table))
     axes.hlines(rows, table["low"], table["high"], color=SKY, linewidth=4)
     axes.plot(table["estimate"], rows, "o", color=BLUE, markersize=6)
     if reference:
-        name, place = reference
-        axes.axvline(place, color=ORANGE, linewidth=1.2, linestyle="--", zorder=0)
-        axes.annotate(name, (place, 1), xycoords=("data", "axes fraction"), color=ORANGE, ha="center", va="bottom")
+        name, position = reference
+        axes.axvline(position, color=ORANGE, linewidth=1.2, linestyle="--", zorder=0)
+        axes.annotate(name, (position, 1), xycoords=("data", "axes fraction"), color=ORANGE, ha="center", va="bottom")
     farthest = table[["estimate", "high"]].max().max()
     axes.set_xlim(-0.02, min(1.02, 1.1 * farthest + 0.02))
     axes.grid(axis="x")
@@ -195,7 +184,7 @@ def draw_intervals(axes: Axes, table: pd.DataFrame, reference: tuple[str, float]
 
 
 def draw_counts(axes: Axes, names: Sequence[str], counts: Sequence[int]) -> None:
-    """Counts as bars with their figures, the first row on top; on a logarithmic scale where they span more than 30."""
+    """Counts as labelled bars, the first row on top; on a logarithmic scale if the largest is 30 times the smallest."""
     shown = np.asarray(counts)
     axes.barh(np.arange(len(shown)), shown, color=SKY, height=0.7)
     if shown.max() > 30 * max(shown.min(), 1):
@@ -212,12 +201,12 @@ def draw_counts(axes: Axes, names: Sequence[str], counts: Sequence[int]) -> None
 
 
 def draw_spreads(axes: Axes, names: Sequence[str], samples: dict[str, Floats]) -> None:
-    """For each name and each set of samples: the median as a dot, the middle half and the middle 90 % as bars.
+    """Distributions of several columns: the median as a dot, the middle 50% and 90% of the values as bars.
 
     Args:
         axes: to draw on.
         names: of the columns.
-        samples: (n, columns), by the name of the set; at most two.
+        samples: (n, columns), at most two sets, by name for the legend.
     """
     for offset, (name, values), colour in zip((-0.17, 0.17), samples.items(), (BLUE, ORANGE), strict=False):
         p5, p25, p50, p75, p95 = np.percentile(values, (5, 25, 50, 75, 95), axis=0)
@@ -231,33 +220,21 @@ def draw_spreads(axes: Axes, names: Sequence[str], samples: dict[str, Floats]) -
     name_rows(axes, names)
 
 
-def name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Write the names of rows 0, 1, 2, ..., the first on top."""
-    axes.set_yticks(range(len(names)), list(names), color=INK)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-
-
-DEEPEST = 0.65
-"""Opacity of the strongest tint: text stays legible on it."""
-
-
 def draw_heat_map(
     axes: Axes,
-    values: npt.NDArray[np.float64],
+    values: Floats,
     texts: Sequence[Sequence[str]] | None,
     row_names: Sequence[str],
     column_names: Sequence[str],
 ) -> None:
-    """Tint each cell, blue for positive and orange for negative values, the deeper the farther from 0.
+    """A heat map: blue for positive and orange for negative values, with an opacity proportional to their size.
 
     Args:
         axes: to draw on.
-        values: (R, C), in -1..1; what is farther out is shown as the end of the scale.
-        texts: what each cell says, or nothing.
+        values: (R, C), clipped to -1..1.
+        texts: (R, C), text in each cell, if any.
         row_names: R, the first on top.
-        column_names: C, written upright where they are longer than a word.
+        column_names: C, rotated by 90 degrees if one is long.
     """
     rows, columns = values.shape
     tints = np.empty((rows * columns, 4))
@@ -277,3 +254,27 @@ def draw_heat_map(
     axes.xaxis.tick_top()
     axes.tick_params(axis="x", length=0)
     axes.spines[:].set_visible(False)
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Label rows 0, 1, 2, ..., the first on top."""
+    axes.set_yticks(range(len(names)), list(names), color=INK)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def _draw_folds(axes: Axes, curves: pd.DataFrame, column: str, colour: str, style: str, name: str) -> None:
+    by_epoch = curves.pivot_table(index="epoch", columns="fold", values=column)
+    finished = by_epoch.index + 1
+    marker = "o" if len(by_epoch) == 1 else ""  # a line through a single point is invisible
+    axes.plot(finished, by_epoch, color=colour, linewidth=0.8, alpha=0.35, linestyle=style, marker=marker, markersize=3)
+    mean = by_epoch.mean(axis=1)
+    axes.plot(finished, mean, color=colour, linewidth=2.2, linestyle=style, marker=marker, label=name)
+
+
+def _unit_square(axes: Axes) -> None:
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
+    axes.set_yticks([0, 0.5, 1], ["0", ".5", "1"])

@@ -1,4 +1,7 @@
-"""The plots of a run as pictures that two revisions can be compared by: ``dvc plots diff`` lays them side by side."""
+"""The figures in plots/: learning curves, scores by label, fold balance, precision-recall curves.
+
+``dvc plots diff`` shows those of two revisions side by side.
+"""
 
 import pandas as pd
 from matplotlib import rc_context
@@ -15,7 +18,7 @@ from pipeline.reporting.charts import (
 )
 
 COLUMNS = 7
-"""Of small precision-recall curves."""
+"""Precision-recall plots per row."""
 
 
 def draw_learning_curves(history: pd.DataFrame) -> Figure:
@@ -25,7 +28,7 @@ def draw_learning_curves(history: pd.DataFrame) -> Figure:
         history: model, fold, epoch, train_loss, held_out_loss, held_out_macro_f1 and
             held_out_mean_average_precision, a row per model, fold and epoch.
     """
-    title = f"Learning curves (thin: each of {history['fold'].nunique()} folds; thick: their mean)"
+    title = f"Learning curves (thin lines: the {history['fold'].nunique()} folds; thick lines: their mean)"
     with rc_context(STYLE):
         figure = Figure(figsize=(11, 3.6), layout="constrained")
         loss, macro_f1, ranking = figure.subplots(1, 3)
@@ -33,16 +36,16 @@ def draw_learning_curves(history: pd.DataFrame) -> Figure:
         draw_epochs(macro_f1, history, "held_out_macro_f1")
         draw_epochs(ranking, history, "held_out_mean_average_precision")
         loss.set_title("Loss", loc="left")
-        macro_f1.set_title("Macro-F1, at the training proportions", loc="left")
+        macro_f1.set_title("Macro-F1, at the label frequencies of training", loc="left")
         ranking.set_title("Mean average precision", loc="left")
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
 
 
 def draw_label_scores(labels: pd.DataFrame, confidence: float) -> Figure:
-    """F1 of each label with its interval, the best on top, beside how many samples have it.
+    """F1 of each label with its confidence interval, the best on top, beside the number of positive samples.
 
-    Labels that no sample has are left out.
+    Labels without a sample are left out.
 
     Args:
         labels: name, positives, f1, f1_low and f1_high, a row per label.
@@ -56,16 +59,18 @@ def draw_label_scores(labels: pd.DataFrame, confidence: float) -> Figure:
         scores, amounts = figure.subplots(1, 2, width_ratios=(3, 2))
         draw_intervals(scores, table, (f"mean {mean:.3f}", mean))
         draw_counts(amounts, [""] * len(table), table["positives"].tolist())
-        scores.set_xlabel(f"held-out F1 and its {confidence:.0%} interval")
+        # The reason why a dot can lie near the lower end of its interval.
+        bias = "shifted upwards, because F1 of few positives is biased downwards"
+        scores.set_xlabel(f"out-of-fold F1 with {confidence:.0%} interval\n({bias})")
         amounts.set_xlabel("positive samples")
-        figure.suptitle("How well each location is found", x=0.01, ha="left", fontweight="bold")
+        figure.suptitle("F1 by label", x=0.01, ha="left", fontweight="bold")
     return figure
 
 
 def draw_fold_balance(positives: pd.DataFrame) -> Figure:
-    """Positives of each label in each fold, tinted by how far they are from an even spread.
+    """Positives of each label in each fold, coloured by the deviation from an even split.
 
-    Labels that no sample has are left out.
+    Labels without a sample are left out.
 
     Args:
         positives: counts, a row per label name, a column per fold.
@@ -84,7 +89,7 @@ def draw_fold_balance(positives: pd.DataFrame) -> Figure:
 
 
 def draw_precision_recall_grid(curves: pd.DataFrame, labels: pd.DataFrame) -> Figure:
-    """Precision against recall of each label that some sample has, with the point of its decisions.
+    """Precision-recall curves of the labels that occur, each with the point of the decisions.
 
     Args:
         curves: label, recall and precision, a row per label and threshold.
@@ -95,14 +100,14 @@ def draw_precision_recall_grid(curves: pd.DataFrame, labels: pd.DataFrame) -> Fi
     with rc_context(STYLE):
         height = 0.9 + 1.7 * rows
         figure = Figure(figsize=(1.7 * COLUMNS, height))
-        every = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
-        # Not "constrained": laying out so many axes would take a second.
+        grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+        # Not the constrained layout, which takes a second for so many axes.
         figure.subplots_adjust(0.03, 0.3 / height, 0.99, 1 - 0.6 / height, wspace=0.25, hspace=0.35)
-        for axes, (_, label) in zip(every, present.iterrows(), strict=False):
+        for axes, (_, label) in zip(grid, present.iterrows(), strict=False):
             curve = curves[curves["label"] == label["label"]]
             draw_precision_recall(axes, curve, (label["recall"], label["precision"]))
             axes.set_title(label["name"], fontsize=7, loc="left")
-        for axes in every[len(present) :]:
+        for axes in grid[len(present) :]:
             axes.set_axis_off()
-        figure.suptitle("Precision against recall, and the decisions made", x=0.01, ha="left", fontweight="bold")
+        figure.suptitle("Precision against recall (dots: the decisions)", x=0.01, ha="left", fontweight="bold")
     return figure

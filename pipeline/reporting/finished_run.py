@@ -1,4 +1,4 @@
-"""What a finished run left behind, read and checked."""
+"""Reading the outputs of a finished run, for the report."""
 
 import json
 from dataclasses import dataclass
@@ -33,26 +33,27 @@ TABLES = (
     "calibration",
     "confusions",
 )
+"""Tables of the score stage that the report needs."""
 
 TEXT = dict.fromkeys(("id", "id_a", "id_b", "target_a", "target_b"), "str")
-"""Columns that are text, whatever they look like."""
+"""Columns to read as text even if they look like numbers."""
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run.
+    """The outputs of a finished run.
 
     Attributes:
         params: the parameters.
         metrics: the content of metrics.json.
         audit: the content of data/folds-audit.json.
-        indexes: what is known of each image, by source.
+        indexes: the index of packed images, by source.
         images: (N, S, S, 4) uint8, by source.
         folds: the training samples, a row each.
-        duplicates: pairs of samples that show one field of view, the most doubtful first.
-        held_out: probabilities and decisions on them, in the same order.
+        duplicates: pairs of samples that show the same field of view, those with contradicting labels first.
+        held_out: out-of-fold probabilities and decisions, in the order of ``folds``.
         tables: the content of tables/, by name.
-        maps: attention maps of the examples by the model that scores best alone.
+        maps: attention maps of the examples, from the best single model.
     """
 
     params: Params
@@ -68,7 +69,7 @@ class FinishedRun:
 
     @cached_property
     def truth(self) -> npt.NDArray[np.bool_]:
-        """The labels of the training samples, (N, 28)."""
+        """The true labels of the training samples, (N, 28)."""
         return target_matrix(self.folds["target"])
 
     @cached_property
@@ -78,20 +79,20 @@ class FinishedRun:
 
     @property
     def best_model(self) -> str:
-        """The model that scores best alone."""
+        """The best single model."""
         return best_model(self.metrics)
 
     def sample(self, position: int) -> ShownSample:
-        """A training sample by its row in ``folds``."""
+        """The training sample at a row of ``folds``."""
         row = self.folds.iloc[position]
         return ShownSample(row["source"], int(row["row"]), row["id"])
 
 
 def read_finished_run(params: Params) -> FinishedRun:
-    """Read all that a page needs.
+    """Read everything that the report needs.
 
     Raises:
-        InputError: a file is missing or damaged; the message says what to run.
+        InputError: a file is missing or damaged; the message says which stage to run.
     """
     sources = params.data.sources
     metrics = _read_json(paths.METRICS)
@@ -110,7 +111,7 @@ def read_finished_run(params: Params) -> FinishedRun:
 
 
 def best_model(metrics: dict[str, Any]) -> str:
-    """The model with the highest macro-F1 of its own."""
+    """The single model with the highest macro-F1."""
     scores: dict[str, float] = metrics["models"]
     return max(scores, key=scores.__getitem__)
 

@@ -1,4 +1,4 @@
-"""The page: sections, style and script in one file that needs nothing else."""
+"""The report: all sections rendered to one self-contained HTML file."""
 
 import json
 from collections.abc import Iterable
@@ -24,7 +24,8 @@ from pipeline.reporting.sections.scores import labels_section, score_section, tr
 
 TEMPLATE = Path(__file__).parent / "template"
 
-STAINS = dict(zip(CHANNELS, ("the protein", "nucleus", "microtubules", "endoplasmic reticulum"), strict=True))
+STAINS = dict(zip(CHANNELS, ("protein of interest", "nucleus", "microtubules", "endoplasmic reticulum"), strict=True))
+"""What each channel shows."""
 
 LIBRARIES = (
     "torch",
@@ -37,27 +38,28 @@ LIBRARIES = (
     "scikit-learn",
     "dvc",
 )
+"""Packages whose versions the report lists."""
 
 
 def provenance_section(run: FinishedRun) -> PageSection:
-    """Versions and parameters: everything that the results are a function of, besides data and code."""
-    # No commit, no times: the page is an output that DVC records, and must not change when nothing else did.
+    """Versions and parameters: everything that the results depend on, besides data and code."""
+    # No commit and no times: DVC tracks the report, which must not change unless the results do.
     rows = [("hpa-atlas", __version__), *((library, version(library)) for library in LIBRARIES)]
     models, folds = len(run.params.models), len(run.params.folds.ids)
     return PageSection(
         "run",
-        "Run",
+        "Versions and parameters",
         [
             Table(
                 ("library", "version"),
                 [[TableCell(library), TableCell(found)] for library, found in rows],
                 "With these versions and the parameters below, the same data give the same results. "
-                "python -m pipeline summary says which commit it was and how long each stage took.",
+                "python -m pipeline summary prints the commit and the time of each stage.",
             ),
             Listing(
                 "params.yaml",
                 Path("params.yaml").read_text(encoding="utf-8"),
-                f"All parameters, for {count_noun(models, 'model')} and {count_noun(folds, 'fold')}.",
+                f"The parameters of this run: {count_noun(models, 'model')}, {count_noun(folds, 'fold')}.",
             ),
         ],
     )
@@ -79,7 +81,7 @@ SECTIONS = (
 
 
 def render(run: FinishedRun) -> str:
-    """The page of a run as HTML; the same run gives the same text."""
+    """Render the report of a run as HTML; the same run gives the same text."""
     sections = [section(run) for section in SECTIONS]
     samples = {card.sample.key: card.sample for card in cards(sections)}
     images = {key: run.images[sample.source][sample.row] for key, sample in samples.items()}
@@ -100,7 +102,7 @@ def render(run: FinishedRun) -> str:
 
 
 def cards(sections: Iterable[PageSection]) -> Iterable[Card]:
-    """Every card of the page."""
+    """All cards of the report."""
     return (
         card for section in sections for block in section.blocks if isinstance(block, Cards) for card in block.cards
     )

@@ -1,4 +1,4 @@
-"""Samples as images inside the page: small composites, their maps, and the four channels at packed size."""
+"""Pictures of samples: colour composites, attention maps, the images inside the report, and contact sheets."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -15,33 +15,56 @@ from pipeline.core.progress import track
 from pipeline.sources.images import Image, encode_webp, fit, shrink
 
 THUMB = 224
-"""Pixels."""
+"""Side of a thumbnail in the report, in pixels."""
 
 THUMB_QUALITY = 75
 QUALITIES = (80, 65, 50, 35, 20, 10)
-"""Of WebP; the first at which the channels stay within their budget is taken."""
+"""WebP qualities; the first at which the channels fit into `BUDGET` is used."""
 
 BUDGET = 7_500_000
-"""Bytes for the four channels of all samples, a third less than they take in the page as text."""
+"""Bytes for the four channels of all samples, before base64 encoding, which adds a third."""
 
 PROBE = 12
-"""Samples that a quality is tried on."""
+"""Samples that are encoded to estimate the size at a quality."""
+
+SHEET_THUMB = 256
+"""Side of an image on a contact sheet, in pixels."""
+
+SHEET_COLUMNS = 8
+SHEET_TESTS = 4
+"""Test samples on a contact sheet."""
+
+
+def composite(image: Image) -> Image:
+    """Colour composite: protein green, nucleus blue, microtubules red, each stretched to full contrast.
+
+    Args:
+        image: (S, S, 4) uint8, channels in the order of ``labels.CHANNELS``.
+
+    Returns:
+        (S, S, 3) uint8 RGB. The 0.5 and 99.8 percentiles of a channel become 0 and 255; an empty channel stays black.
+    """
+    chosen = image[..., [CHANNELS.index(colour) for colour in ("red", "green", "blue")]].astype(np.float32)
+    low, high = np.percentile(chosen, (0.5, 99.8), axis=(0, 1))
+    stretched = (chosen - low) / np.maximum(high - low, 1)
+    shown: Image = (stretched.clip(0, 1) * 255).astype(np.uint8)
+    return shown
 
 
 def thumbnail(image: Image) -> str:
-    """The composite of (S, S, 4) uint8 as a data URI."""
+    """A small composite of (S, S, 4) uint8, as a data URI."""
     return data_uri(encode_webp(composite(_small(image)), THUMB_QUALITY))
 
 
 def overlaid(image: Image, attention: npt.NDArray[np.uint8]) -> str:
-    """The `overlay` of (S, S, 4) uint8 and a map, small and as a data URI."""
+    """A small `overlay` of a map on (S, S, 4) uint8, as a data URI."""
     return data_uri(encode_webp(overlay(_small(image), attention), THUMB_QUALITY))
 
 
 def overlay(image: Image, attention: npt.NDArray[np.uint8]) -> Image:
-    """The protein of (S, S, 4) uint8 in gray, orange where the map (h, w) says that it is looked at, (S, S, 3)."""
+    """Draw a map (h, w) uint8 in orange over the protein channel of (S, S, 4) uint8 in gray: (S, S, 3) uint8."""
     protein = composite(image)[..., [1]].astype(np.float64)
-    # The map's upper end is orange: the colours beyond are too pale to tell from the protein.
+    # The colour map is cut off at orange: its paler colours look like bright protein.
     heat = matplotlib.colormaps["inferno"](0.72 * fit(attention, image.shape[0]) / 255)[..., :3] * 255
     shown: Image = (0.7 * protein + 0.75 * heat).clip(0, 255).astype(np.uint8)
     return shown
@@ -61,7 +84,7 @@ def channel_files(images: Mapping[str, Image]) -> dict[str, list[str]]:
 
 
 def choose_quality(images: Sequence[Image]) -> int:
-    """The best quality at which all images are likely to stay within `BUDGET`, judged by a few of them."""
+    """The best quality at which all images are expected to fit into `BUDGET`, estimated from a few of them."""
     probe = images[:: max(1, len(images) // PROBE)]
     for quality in QUALITIES:
         size = sum(len(data) for image in probe for data in encode_channels(image, quality)) / max(len(probe), 1)
@@ -71,51 +94,24 @@ def choose_quality(images: Sequence[Image]) -> int:
 
 
 def encode_channels(image: Image, quality: int) -> list[bytes]:
-    """Each channel of (S, S, 4) as WebP, its 0.5 and 99.8 percentiles black and white."""
+    """Encode each channel of (S, S, 4) as WebP, stretched from its 0.5 to its 99.8 percentile."""
     low, high = np.percentile(image[::2, ::2], (0.5, 99.8), axis=(0, 1))
     stretched = ((image - low) / np.maximum(high - low, 1)).clip(0, 1) * 255
     return [encode_webp(channel, quality) for channel in stretched.astype(np.uint8).transpose(2, 0, 1)]
 
 
 def data_uri(webp: bytes) -> str:
-    """Bytes of a WebP as an address that holds them."""
+    """Encode a WebP file as a data URI."""
     return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
 
 
-def _small(image: Image) -> Image:
-    return shrink(image, min(THUMB, image.shape[0]))
-
-
-SHEET_THUMB = 256
-"""Pixels."""
-
-SHEET_COLUMNS = 8
-SHEET_TESTS = 4
-
-
-def composite(image: Image) -> Image:
-    """Show the protein in green, the nucleus in blue and the microtubules in red, each stretched to full contrast.
-
-    Args:
-        image: (S, S, 4) uint8, channels in the order of ``labels.CHANNELS``.
-
-    Returns:
-        (S, S, 3) uint8 RGB. A channel's 0.5 and 99.8 percentiles become black and white; an empty one stays black.
-    """
-    chosen = image[..., [CHANNELS.index(colour) for colour in ("red", "green", "blue")]].astype(np.float32)
-    low, high = np.percentile(chosen, (0.5, 99.8), axis=(0, 1))
-    stretched = (chosen - low) / np.maximum(high - low, 1)
-    shown: Image = (stretched.clip(0, 1) * 255).astype(np.uint8)
-    return shown
-
-
 def examples(index: pd.DataFrame) -> list[tuple[int, str]]:
-    """Choose a training sample for each label that has one, and a few test samples.
+    """Choose a training sample for each label that occurs, and a few test samples.
 
-    A sample not chosen before goes first, then one with few other labels.
+    Prefers samples that were not chosen for another label, then samples with few other labels.
 
     Returns:
-        Rows of the index, each with its caption.
+        Rows of the index and their captions.
     """
     train = index[index["split"] == "train"]
     present = target_matrix(train["target"])
@@ -132,7 +128,7 @@ def examples(index: pd.DataFrame) -> list[tuple[int, str]]:
 
 
 def draw_contact_sheet(images: npt.NDArray[np.uint8], index: pd.DataFrame, path: Path) -> None:
-    """Draw the examples of a source, each under its label's name and number of training samples, as PNG.
+    """Write a PNG of example images, each under the name of its label and the number of training samples with it.
 
     Args:
         images: (N, S, S, 4) uint8.
@@ -149,3 +145,7 @@ def draw_contact_sheet(images: npt.NDArray[np.uint8], index: pd.DataFrame, path:
         axis.imshow(composite(shrink(images[row], min(SHEET_THUMB, images.shape[1]))))
         axis.set_title(caption, fontsize=8)
     figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def _small(image: Image) -> Image:
+    return shrink(image, min(THUMB, image.shape[0]))

@@ -1,8 +1,8 @@
-"""The geometry of a field of view: where its cells lie, and coordinates inside each of them.
+"""Geometry of a field of view: positions and shapes of its cells, and coordinates inside them.
 
-Every cell is two closed curves around one centre, its nucleus and its outline, each a radius per direction.
-A position inside it is (angle, depth): depth runs from -1 at the centre over 0 at the nuclear envelope
-to 1 at the outline, so that a structure is described once and fits a cell of any shape.
+A cell has two closed curves around one centre, the nucleus and the outline, each with a radius per direction. A
+position inside a cell is (angle, depth). The depth is -1 at the centre, 0 at the nuclear envelope and 1 at the outline,
+so a structure is described independently of the cell's shape.
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,15 @@ from pipeline.simulation.raster import Floats, Image, Pixels, Points, look_up, p
 Ints = npt.NDArray[np.intp]
 
 DIRECTIONS = 256
-"""A direction fits a byte, and the last is followed by the first."""
+"""Number of directions; a direction fits in uint8, which wraps around like an angle."""
 OUTSIDE = 2.0
 """The depth of the background."""
 REFERENCE_SIZE = 512
-"""Lengths are stated in pixels of an image of this size."""
+"""Image side that lengths refer to, if they are given in "pixels at 512"."""
 MARGIN = 40.0
-"""How far beyond the border a cell's centre may lie."""
+"""Maximum distance of a cell's centre outside the image, in pixels at 512."""
 TRIALS = 500
+"""Number of random positions that are tried."""
 DAUGHTERS_APART = 3.1
 """Distance of two daughter cells, in nuclear radii."""
 
@@ -31,23 +32,23 @@ INTERPHASE, METAPHASE, DAUGHTER = 0, 1, 2
 
 @dataclass(frozen=True)
 class CellLine:
-    """What cells of one kind look like; lengths in pixels at 512."""
+    """The appearance of a cell line; lengths are in pixels at 512."""
 
     name: str
     nucleus: float
     """Mean radius of the nucleus."""
     reach: float
-    """Mean radius of the cell over that of its nucleus."""
+    """Ratio of the mean radius of a cell to that of its nucleus."""
     elongation: float
-    """0 is round, 1 a spindle."""
+    """0 for round cells, 1 for spindle-shaped ones."""
     corners: tuple[int, int]
-    """Least and most corners of the outline."""
+    """Minimum and maximum number of corners of the outline."""
     ruffles: float
     """Roughness of the outline."""
     spacing: float
-    """Least distance of two centres, in nuclear radii."""
+    """Minimum distance of two centres, in nuclear radii."""
     crowd: int
-    """Cells in the field at most."""
+    """Maximum number of cells in the field."""
     lobes: float
     """Share of dented nuclei."""
 
@@ -58,7 +59,7 @@ class Field:
 
     size: int
     centres: Points
-    """(n, 2) pixels."""
+    """(n, 2) in pixels."""
     nucleus: Floats
     """(n, DIRECTIONS) radius in pixels."""
     outline: Floats
@@ -66,13 +67,13 @@ class Field:
     phase: Ints
     """(n,) INTERPHASE, METAPHASE or DAUGHTER."""
     pole: Floats
-    """(n,) direction of the organising centre, or of the spindle's axis."""
+    """(n,) direction of the organising centre, or of the spindle axis."""
     bridges: Ints
-    """(m, 2) daughter cells that are still joined."""
+    """(m, 2) pairs of daughter cells that are still connected."""
     owner: Pixels
-    """(S, S) which cell a pixel belongs to; the background has n."""
+    """(S, S) index of the cell at each pixel; n for background."""
     depth: Image
-    """(S, S) depth of every pixel in its cell."""
+    """(S, S) depth of each pixel in its cell."""
 
     @property
     def scale(self) -> float:
@@ -80,11 +81,11 @@ class Field:
         return self.size / REFERENCE_SIZE
 
     def of_cells(self, values: npt.ArrayLike, background: float = 0) -> Image:
-        """Spread a value per cell (n,) over its pixels, and another over the background."""
+        """Image (S, S) with one value per cell, from ``values`` (n,), and a value for the background."""
         return look_up(self.owner, np.append(np.asarray(values, dtype=np.float32), np.float32(background)))
 
     def place(self, cell: Ints, angle: Floats, depth: Floats) -> Points:
-        """Turn positions inside cells into pixels, (N, 2)."""
+        """Convert positions inside cells to pixel coordinates, (N, 2)."""
         direction = np.floor(angle * (DIRECTIONS / (2 * np.pi)) + 0.5).astype(np.intp) % DIRECTIONS
         nucleus, outline = self.nucleus[cell, direction], self.outline[cell, direction]
         radius = np.where(depth < 0, nucleus * (1 + depth), nucleus + depth * (outline - nucleus))
@@ -92,14 +93,14 @@ class Field:
         return points
 
     def owns(self, cell: Ints, points: Points) -> npt.NDArray[np.bool_]:
-        """Tell which points lie on a pixel of their own cell, (N,)."""
-        at = pixel_of(points, self.size)
-        own: npt.NDArray[np.bool_] = np.append(self.owner.ravel(), np.uint8(len(self.centres)))[at] == cell
+        """Whether each point is on a pixel of its own cell, (N,)."""
+        pixel = pixel_of(points, self.size)
+        own: npt.NDArray[np.bool_] = np.append(self.owner.ravel(), np.uint8(len(self.centres)))[pixel] == cell
         return own
 
 
 def grow(rng: np.random.Generator, line: CellLine, size: int, *, metaphases: int, divisions: int) -> Field:
-    """Lay out a field of (size, size) pixels with at least the given dividing cells inside the frame."""
+    """Create a field of (size, size) pixels that contains the given numbers of dividing cells."""
     scale = size / REFERENCE_SIZE
     centres, phase, bridges = _seed(rng, line, metaphases, divisions)
     axis = rng.uniform(0, 2 * np.pi, len(centres))
@@ -116,7 +117,7 @@ def grow(rng: np.random.Generator, line: CellLine, size: int, *, metaphases: int
 
 
 def _seed(rng: np.random.Generator, line: CellLine, metaphases: int, divisions: int) -> tuple[Points, Ints, Ints]:
-    """Throw centres at least a spacing apart, the dividing cells first and well inside the frame."""
+    """Place centres at random with a minimum distance; dividing cells come first and are well inside the image."""
     kinds = [METAPHASE] * metaphases + [DAUGHTER] * divisions
     thrown = rng.uniform(-MARGIN, REFERENCE_SIZE + MARGIN, (TRIALS, 2))
     thrown[: 8 * len(kinds)] = rng.uniform(0.25, 0.75, (8 * len(kinds), 2)) * REFERENCE_SIZE
@@ -144,7 +145,7 @@ def _curves(rng: np.random.Generator, line: CellLine, phase: int, axis: float) -
     angle: Floats = np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False)
     mean = line.nucleus * rng.lognormal(0, 0.12)
     if phase == METAPHASE:
-        # The chromosomes line up in a plate across the spindle's axis, in a rounded cell.
+        # The chromosomes form a plate perpendicular to the spindle axis, in a round cell.
         plate = _ellipse(angle - axis, 0.27 * mean, 0.85 * mean) * _rough(rng, 0.08, 3, 16)
         return plate, np.full(DIRECTIONS, 1.55 * mean) * _rough(rng, 0.02, 2, 12)
     if phase == DAUGHTER:
@@ -160,7 +161,7 @@ def _curves(rng: np.random.Generator, line: CellLine, phase: int, axis: float) -
 
 
 def _outline(rng: np.random.Generator, line: CellLine, angle: Floats, mean: float) -> Floats:
-    """A polygon with hollow edges: a cell spans between the points at which it holds on."""
+    """A polygon with concave edges, because a cell is stretched between its points of adhesion."""
     count = int(rng.integers(line.corners[0], line.corners[1] + 1))
     turn = (np.arange(count) + rng.uniform(-0.32, 0.32, count)) * (2 * np.pi / count) + rng.uniform(0, 2 * np.pi)
     radius = line.reach * mean * rng.lognormal(0, 0.2, count) * (1 + line.elongation * np.cos(2 * turn))
@@ -181,7 +182,7 @@ def _ellipse(angle: Floats, along: float, across: float) -> Floats:
 
 
 def _rough(rng: np.random.Generator, amplitude: float, low: int, high: int) -> Floats:
-    """A factor around 1 per direction, with waves of ``low`` to ``high`` periods a turn, the longer ones higher."""
+    """A factor around 1 per direction: waves with ``low`` to ``high`` periods, of which longer ones are stronger."""
     waves = np.arange(low, high + 1)
     height = rng.normal(0, amplitude, len(waves)) / np.sqrt(waves - low + 1)
     spectrum = np.zeros(DIRECTIONS // 2 + 1, dtype=complex)
@@ -190,7 +191,7 @@ def _rough(rng: np.random.Generator, amplitude: float, low: int, high: int) -> F
 
 
 def _rasterise(size: int, centres: Points, nucleus: Floats, outline: Floats) -> tuple[Pixels, Image]:
-    """Give each pixel to the cell in which it lies least deep towards the outline: neighbours meet half-way."""
+    """Assign each pixel to the cell in which its depth is smallest, so that neighbours meet half-way."""
     owner = np.full((size, size), len(centres), dtype=np.uint8)
     depth = np.full((size, size), np.float32(OUTSIDE), dtype=np.float32)
     for cell, (x, y) in enumerate(centres):

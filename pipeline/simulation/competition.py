@@ -1,4 +1,4 @@
-"""Who gets which labels: the antibodies, fields of view and ids of a simulated competition."""
+"""Plan of a simulated competition: its antibodies, their labels, fields of view and ids."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +13,19 @@ from pipeline.core.labels import parse_target, target_matrix
 from pipeline.core.params import Simulation
 
 LABEL_SETS = Path(__file__).with_name("label_sets.csv")
-"""How often each set of labels occurs in the competition's train.csv (columns target, count)."""
+"""Frequency of each set of labels in the real competition's train.csv (columns target, count)."""
 MOST_LABELS = 4
+"""Maximum number of labels of a sample."""
 FLATTENING = 0.6
-"""0 keeps the real frequencies of labels, 1 makes them about equal."""
+"""0 keeps the real label frequencies, 1 makes them about equal."""
 LEAST_SHARE = 0.033
-"""Every label gets at least this share of the antibodies, where there are enough of them."""
+"""Minimum share of antibodies per label, if there are enough antibodies."""
 SPLIT_STREAM = {"train": 0, "test": 1}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One sample: which antibody it shows, in which field of view, and in which take of that field."""
+    """A sample: its antibody, its field of view, and which picture of the field it is."""
 
     id: str
     split: Literal["train", "test"]
@@ -32,7 +33,7 @@ class Entry:
     labels: tuple[int, ...]
     field: int
     take: int
-    """0, or 1 for a near copy of the same field."""
+    """0, or 1 for a near-duplicate picture of the same field."""
 
     @property
     def group(self) -> str:
@@ -41,9 +42,9 @@ class Entry:
 
 
 def plan(settings: Simulation) -> list[Entry]:
-    """Lay out the whole competition: training entries, then test entries, each sorted by id."""
+    """Plan the competition: training entries, then test entries, each sorted by id."""
     train = _plan_split(settings, "train", settings.train, first_antibody=1)
-    # Numbered from afar, the test antibodies stay the same when the training set grows.
+    # Test antibodies start at a high number, so that they stay the same if the training set grows.
     test = _plan_split(settings, "test", settings.test, first_antibody=500_001)
     return train + test
 
@@ -65,14 +66,14 @@ def _plan_split(settings: Simulation, split: Literal["train", "test"], count: in
 
 
 def _antibodies(rng: np.random.Generator, count: int, fields: float) -> npt.NDArray[np.intp]:
-    """Number the antibody of each of ``count`` fields, ascending: each gets two thirds to four thirds of ``fields``."""
+    """Antibody numbers of ``count`` fields, ascending; each antibody has 2/3 to 4/3 of ``fields`` fields."""
     low, high = max(round(fields * 2 / 3), 1), max(round(fields * 4 / 3), 1)
     sizes = rng.integers(low, high + 1, count)
     return np.repeat(np.arange(count), sizes)[:count]
 
 
 def draw_label_sets(rng: np.random.Generator, count: int) -> list[tuple[int, ...]]:
-    """Draw real sets of one to four labels, so that rare labels are less rare than in reality."""
+    """Draw real label sets, of one to four labels each, so that rare labels are more frequent than in reality."""
     sets, weights = _flattened()
     has = target_matrix(" ".join(map(str, labels)) for labels in sets)
     least = max(round(LEAST_SHARE * count), 1)
@@ -87,12 +88,12 @@ def draw_label_sets(rng: np.random.Generator, count: int) -> list[tuple[int, ...
 
 
 def _flattened() -> tuple[list[tuple[int, ...]], npt.NDArray[np.float64]]:
-    """The label sets and their weights: counts, divided by a power of the frequency of their labels."""
+    """The label sets and their weights, which are counts divided by a power of their labels' frequencies."""
     table = pd.read_csv(LABEL_SETS, comment="#")
     sets = [tuple(sorted(parse_target(text))) for text in table["target"]]
     total = table["count"].to_numpy() @ target_matrix(table["target"])
     kept = [i for i, labels in enumerate(sets) if len(labels) <= MOST_LABELS]
-    # The geometric mean over a set's labels lets a rare label lift the sets that hold it.
+    # With the geometric mean over a set's labels, one rare label increases the weight of its sets.
     weights = [table["count"][i] / np.exp(FLATTENING * np.log(total[list(sets[i])]).mean()) for i in kept]
     return [sets[i] for i in kept], np.array(weights)
 

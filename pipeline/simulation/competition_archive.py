@@ -1,4 +1,4 @@
-"""Writing a simulated competition in Kaggle's layout, as a stream."""
+"""Write a simulated competition as a zip in Kaggle's layout, one image at a time."""
 
 import multiprocessing
 import signal
@@ -23,24 +23,24 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 AHEAD = 4
-"""Images drawn ahead of the one being written, per process: what bounds the memory."""
+"""Images per process that are drawn in advance, which limits the memory."""
 
 
 def targets(entries: Iterable[Entry], column: str = "Target") -> pd.DataFrame:
-    """Tabulate the true labels (columns Id and ``column``), a row per entry."""
+    """Table of the true labels (columns Id and ``column``), one row per entry."""
     return pd.DataFrame([(entry.id, format_target(entry.labels)) for entry in entries], columns=["Id", column])
 
 
 def groups(entries: Iterable[Entry]) -> pd.DataFrame:
-    """Tabulate the antibodies (columns id, antibody), a row per entry."""
+    """Table of the antibodies (columns id, antibody), one row per entry."""
     return pd.DataFrame([(entry.id, entry.group) for entry in entries], columns=["id", "antibody"])
 
 
 def write_archive(path: Path, entries: Sequence[Entry], settings: Simulation, workers: int) -> None:
-    """Write the zip of a competition: the same bytes for the same parameters, whatever the number of workers.
+    """Write the zip of a competition. Its bytes depend on the parameters, not on the number of workers.
 
-    Images are drawn by ``workers`` processes (0: by this one) and written in the order of ``entries``, uncompressed,
-    since PNG is compressed already.
+    Images are drawn by ``workers`` processes (0: by this process) and written in the order of ``entries``, without
+    compression, because PNG is already compressed.
     """
     test = targets((entry for entry in entries if entry.split == "test"), "Predicted").assign(Predicted=0)
     train = targets(entry for entry in entries if entry.split == "train")
@@ -60,7 +60,7 @@ def encoded(entry: Entry, settings: Simulation) -> tuple[bytes, ...]:
 
 
 def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """Apply ``work`` to items in ``workers`` processes, yielding in order and holding few results at a time."""
+    """Map ``work`` over items in ``workers`` processes; yield results in order, and keep only a few in memory."""
     if not workers:
         yield from map(work, items)
         return
@@ -76,12 +76,12 @@ def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterat
 
 
 def _start_worker() -> None:
-    # The parent handles Ctrl-C and ends its workers; a traceback from each of them would bury its message.
+    # The parent handles Ctrl-C and stops its workers; tracebacks of the workers would hide its message.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     single_threaded()
 
 
 def _add(archive: ZipFile, name: str, data: bytes) -> None:
-    entry = ZipInfo(name)  # dated 1980, so that the bytes do not depend on the clock
+    entry = ZipInfo(name)  # dated 1980, so that the bytes do not depend on the time
     entry.external_attr = 0o644 << 16
     archive.writestr(entry, data)

@@ -1,4 +1,4 @@
-"""How each of the 28 locations looks, in label order."""
+"""Draw the protein at each of the 28 locations. ``LOCATIONS`` lists the functions in label order."""
 
 import numpy as np
 
@@ -9,12 +9,12 @@ from pipeline.simulation.stains import bridges, inside, metaphase_glow, reticula
 
 
 def nucleoplasm(scene: Scene, rng: np.random.Generator) -> Image:
-    """The whole nucleus but for its nucleoli."""
+    """The whole nucleus except its nucleoli."""
     return 1.15 * scene.nuclei() * (1 - 0.85 * scene.stains.nucleoli) * scene.texture(rng, 3, 0.17)
 
 
 def nuclear_membrane(scene: Scene, rng: np.random.Generator) -> Image:
-    """A bright thin rim, with a faint nucleus inside it."""
+    """A thin bright rim, and a faint nucleus inside."""
     rim = outlined(scene.nuclei(), 1.3 * scene.spot) ** 2
     return 1.8 * rim * scene.texture(rng, 6, 0.2) + 0.3 * scene.nuclei()
 
@@ -43,13 +43,13 @@ def speckles(scene: Scene, rng: np.random.Generator) -> Image:
 
 
 def nuclear_bodies(scene: Scene, rng: np.random.Generator) -> Image:
-    """Two to eight round dots a nucleus."""
+    """Two to eight round dots per nucleus."""
     cell = scene.cells(rng, 2, 8)
     return COMPACT * scene.dots(rng, cell, scene.scatter(rng, cell, -0.9, -0.12), 1.6, 0.2) + 0.05 * scene.nuclei()
 
 
 def endoplasmic_reticulum(scene: Scene, rng: np.random.Generator) -> Image:
-    """The mesh of the yellow stain, on which it lies, with a texture of its own."""
+    """The mesh of the yellow stain, which marks the same location, with an additional texture."""
     return scene.stains.yellow * (1 + reticulate(scene.field, rng) * inside(scene.field, 0, 1))
 
 
@@ -62,7 +62,7 @@ def golgi(scene: Scene, rng: np.random.Generator) -> Image:
 
 
 def peroxisomes(scene: Scene, rng: np.random.Generator) -> Image:
-    """Very many small even dots throughout the cytoplasm, densest around the nucleus."""
+    """Very many small dots of even size in the whole cytoplasm, densest around the nucleus."""
     cell = scene.cells(rng, 110, 170)
     return COMPACT * scene.dots(rng, cell, scene.scatter(rng, cell, 0.03, 0.9, 1.4), 0.75, 0.1)
 
@@ -74,7 +74,7 @@ def endosomes(scene: Scene, rng: np.random.Generator) -> Image:
 
 
 def lysosomes(scene: Scene, rng: np.random.Generator) -> Image:
-    """Larger dots, crowded beside the nucleus and thinning out."""
+    """Larger dots, dense beside the nucleus and sparse elsewhere."""
     near, far = scene.cells(rng, 8, 16), scene.cells(rng, 14, 28)
     crowd = scene.dots(rng, near, scene.beside(rng, near, 0.04, 0.4, 0.5), 1.8, 0.25)
     return COMPACT * np.maximum(crowd, scene.dots(rng, far, scene.scatter(rng, far, 0.05, 0.97, 1.2), 1.8, 0.25))
@@ -107,20 +107,20 @@ def aggresome(scene: Scene, rng: np.random.Generator) -> Image:
 
 
 def cytosol(scene: Scene, rng: np.random.Generator) -> Image:
-    """The cell without its nucleus, filled, thinner towards the edge."""
+    """The cell without its nucleus, dimmer towards the edge."""
     thickness = np.clip(1.15 - 0.75 * scene.field.depth, 0.2, 1.1)
     filled: Image = (scene.cytoplasm() + 0.12 * scene.nuclei()) * thickness
     return filled * scene.texture(rng, 2.5, 0.06) * scene.texture(rng, 20, 0.12)
 
 
 def cytoplasmic_bodies(scene: Scene, rng: np.random.Generator) -> Image:
-    """A few round dots of one size."""
+    """A few round dots of the same size."""
     cell = scene.cells(rng, 3, 9)
     return COMPACT * scene.dots(rng, cell, scene.scatter(rng, cell, 0.08, 0.85), 2.0, 0.15)
 
 
 def rods_and_rings(scene: Scene, rng: np.random.Generator) -> Image:
-    """A few slightly curved rods and a ring or two a cell."""
+    """A few slightly curved rods and up to two rings per cell."""
     rod, ring = scene.cells(rng, 2, 5), scene.cells(rng, 0, 2)
     heading = rng.uniform(0, 2 * np.pi, len(rod))
     paths = wander(rng, scene.scatter(rng, rod, 0.1, 0.7), heading, 12 * scene.spot, 0.3)
@@ -173,7 +173,7 @@ def microtubules(scene: Scene, rng: np.random.Generator) -> Image:
 
 
 def microtubule_ends(scene: Scene, rng: np.random.Generator) -> Image:
-    """Short dashes where filaments end, all over the cell."""
+    """Short dashes at the ends of filaments, in the whole cell."""
     filaments = scene.stains.filaments
     some = np.flatnonzero(rng.random(len(filaments)) < 0.5)
     last = rng.integers(4, filaments.shape[1], len(some))
@@ -183,18 +183,18 @@ def microtubule_ends(scene: Scene, rng: np.random.Generator) -> Image:
 
 
 def cytokinetic_bridge(scene: Scene, rng: np.random.Generator) -> Image:
-    """The bundle that still joins two daughter cells."""
+    """The bundle of microtubules that connects two daughter cells."""
     return COMPACT * saturate(blur(bridges(scene.field, rng), scene.spot), 0.8)
 
 
 def mitotic_spindle(scene: Scene, rng: np.random.Generator) -> Image:
-    """The fibres between the poles of a dividing cell and its chromosomes."""
+    """The fibres between the poles and the chromosomes of a dividing cell."""
     fibres = saturate(blur(spindle(scene.field, rng), 0.8 * scene.spot), 0.5)
     return COMPACT * fibres + 0.15 * metaphase_glow(scene.field)
 
 
 def organizing_center(scene: Scene, rng: np.random.Generator) -> Image:
-    """A focus of short filaments that radiate from the organising centre."""
+    """Short filaments that radiate from the organising centre."""
     cell = scene.cells(rng, 22, 34)
     heading = rng.uniform(0, 2 * np.pi, len(cell))
     paths = wander(rng, scene.organising_centre(cell), heading, 12 * scene.spot, 0.5)
@@ -202,7 +202,7 @@ def organizing_center(scene: Scene, rng: np.random.Generator) -> Image:
 
 
 def centrosome(scene: Scene, rng: np.random.Generator) -> Image:
-    """One dot or two close together, at the organising centre."""
+    """One dot, or two close together, at the organising centre."""
     cells = np.flatnonzero(scene.field.phase == INTERPHASE)
     cell = np.repeat(cells, rng.integers(1, 3, len(cells)))
     points = scene.organising_centre(cell) + rng.normal(0, 2.0 * scene.unit, (len(cell), 2))
@@ -225,7 +225,7 @@ def plasma_membrane(scene: Scene, rng: np.random.Generator) -> Image:
 
 
 def cell_junctions(scene: Scene, rng: np.random.Generator) -> Image:
-    """Interrupted lines where two cells touch."""
+    """Interrupted lines where cells touch."""
     field = scene.field
     background = field.owner == len(field.centres)
     number = np.where(background, 0, field.owner + 1).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Drawing primitives on float images: the one module of the simulator that touches OpenCV."""
+"""Drawing primitives for float images. The only module of the simulation that uses OpenCV."""
 
 from typing import Any
 
@@ -7,27 +7,28 @@ import numpy as np
 import numpy.typing as npt
 
 Image = npt.NDArray[np.floating[Any]]
-"""A gray image, (S, S) float32; 0 is dark."""
+"""A grayscale image, (S, S) float32; 0 is dark."""
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Points = npt.NDArray[np.float64]
-"""Positions (N, 2) in pixels, x before y."""
+"""Positions (N, 2) in pixels, x first."""
 
 SUBPIXEL_BITS = 4
+"""Fractional bits of OpenCV's coordinates."""
 STRIDE = 2.0
-"""Pixels between the points of a line: blurred by the lens, it shows no gaps."""
+"""Distance of the points of a line in pixels; after the blur, there are no visible gaps."""
 
 
 def single_threaded() -> None:
-    """Keep OpenCV to one thread: the simulator's processes already fill the cores."""
+    """Limit OpenCV to one thread, because the simulation's processes already use all cores."""
     cv2.setNumThreads(1)
 
 
 def trace(paths: Points) -> tuple[npt.NDArray[np.intp], Points, Floats]:
-    """Follow paths (k, T, 2) in steps of at most STRIDE.
+    """Sample points along paths (k, T, 2) at distances of at most ``STRIDE``.
 
     Returns:
-        For each of N points the path it is on, (N,), its position, (N, 2), and the length it stands for, (N,).
+        For N points: the index of their path, (N,), their positions, (N, 2), and the lengths they represent, (N,).
     """
     start, way = paths[:, :-1].reshape(-1, 2), np.diff(paths, axis=1).reshape(-1, 2)
     length = np.sqrt((way * way).sum(axis=1))
@@ -40,14 +41,14 @@ def trace(paths: Points) -> tuple[npt.NDArray[np.intp], Points, Floats]:
 
 
 def pixel_of(points: Points, size: int) -> npt.NDArray[np.intp]:
-    """Number the pixel of a (size, size) image, row by row, that each point lies on; size² for those outside."""
+    """Flat index of each point's pixel in a (size, size) image; size² for points outside."""
     column, row = np.rint(points).astype(np.intp).T
     inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
     return np.where(inside, row * size + column, size * size)
 
 
 def splat(size: int, points: Points, weights: Floats) -> Image:
-    """Add up the weights (N,) of the points (N, 2) on each pixel of a (size, size) image."""
+    """Sum the weights (N,) of the points (N, 2) on each pixel of a (size, size) image."""
     total = np.bincount(pixel_of(points, size), weights, minlength=size * size + 1)[:-1]
     return total.reshape(size, size).astype(np.float32)
 
@@ -58,69 +59,70 @@ def blur(image: Image, sigma: float) -> Image:
 
 
 def noise(rng: np.random.Generator, size: int, feature: float) -> Image:
-    """Draw a smooth random field, (size, size), mean 0 and deviation about 1, with bumps ``feature`` pixels wide."""
+    """Smooth random field, (size, size), with mean 0, standard deviation about 1 and bumps ``feature`` pixels wide."""
     coarse = max(int(size / max(feature, 1.0)), 2)
     grid = rng.standard_normal((coarse + 1, coarse + 1), dtype=np.float32)
     return enlarge(grid, size) * np.float32(1.3)
 
 
 def texture(rng: np.random.Generator, size: int, feature: float, depth: float) -> Image:
-    """Draw a factor around 1, (size, size), that varies by about ``depth`` with bumps ``feature`` pixels wide."""
+    """Random factor around 1, (size, size), that varies by about ``depth`` in bumps ``feature`` pixels wide."""
     return np.asarray(np.clip(1 + depth * noise(rng, size, feature), 0.15, 2), dtype=np.float32)
 
 
 def outlined(mask: Image, width: float) -> Image:
-    """Draw the edge of a mask of 0 and 1 as a line about ``width`` pixels wide, 0..1."""
+    """Draw the edge of a mask (0 or 1) as a line about ``width`` pixels wide, 0..1."""
     soft = blur(mask, width)
     return 4 * soft * (1 - soft)
 
 
 def saturate(lines: Image, gain: float) -> Image:
-    """Let brightness level off at 1: where many threads cross, there is little more to see."""
+    """Saturate brightness at 1, so that crossings of many threads are not much brighter than a single thread."""
     return np.asarray(np.tanh(gain * lines), dtype=np.float32)
 
 
 def enlarge(grid: Image, size: int) -> Image:
-    """Interpolate a coarse grid to (size, size)."""
+    """Enlarge a coarse grid to (size, size) by cubic interpolation."""
     return cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC).astype(np.float32, copy=False)
 
 
 def polar(dx: Image, dy: Image) -> tuple[Image, Image]:
-    """Turn offsets into (radius, angle in 0..2π)."""
+    """Convert offsets to (radius, angle in 0..2π)."""
     radius, angle = cv2.cartToPolar(dx, dy)
     return radius.astype(np.float32, copy=False), angle.astype(np.float32, copy=False)
 
 
 def look_up(index: Pixels, values: Image) -> Image:
-    """Replace every number of ``index`` by its entry in ``values`` (up to 256)."""
+    """Replace each value of ``index`` by the entry of ``values`` (up to 256) at this position."""
     table = np.zeros(256, dtype=np.float32)
     table[: len(values)] = values
     return cv2.LUT(index, table).astype(np.float32, copy=False)
 
 
 def discs(size: int, points: Points, radii: Floats, *, thickness: float | None = None) -> Image:
-    """Draw discs of brightness 1, or rings where a ``thickness`` is given, all in pixels."""
+    """Draw discs of brightness 1, or rings if ``thickness`` is given; all lengths are in pixels."""
     canvas = np.zeros((size, size), dtype=np.uint8)
     width = cv2.FILLED if thickness is None else max(round(thickness), 1)
     centres = np.rint(points * 2**SUBPIXEL_BITS).astype(int).tolist()
     reach = np.rint(radii * 2**SUBPIXEL_BITS).astype(int).tolist()
     for centre, radius in zip(centres, reach, strict=True):
         cv2.circle(canvas, centre, radius, 255, width, cv2.LINE_AA, SUBPIXEL_BITS)
-    # OpenCV draws a circle of a pixel or two as a cross; the blur makes it round.
+    # OpenCV draws circles of one or two pixels as crosses; the blur makes them round.
     return blur(canvas.astype(np.float32) / np.float32(255), 0.6)
 
 
 def spread(labels: Pixels, reach: float) -> tuple[Pixels, Pixels]:
-    """Give the smallest and the largest value within ``reach`` pixels of every pixel."""
+    """Minimum and maximum within ``reach`` pixels of each pixel."""
     side = 2 * max(round(reach), 1) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     return cv2.erode(labels, kernel).astype(np.uint8), cv2.dilate(labels, kernel).astype(np.uint8)
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """Encode a gray image, (S, S) uint8, as PNG.
+    """Encode a grayscale image, (S, S) uint8, as PNG.
 
-    No filter and Huffman codes alone: half the default's time and the smaller file, since the images are mostly noise.
+    Without filters and with Huffman codes only: because the images are mostly noise, this takes half of the default's
+    time and gives smaller files.
     """
     options = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
     options += [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]

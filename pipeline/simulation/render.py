@@ -1,4 +1,4 @@
-"""One entry of the competition as an image, and where its labels show in it."""
+"""Render an entry of the competition as an image, as a microscope would show it, and the masks of its labels."""
 
 from collections.abc import Sequence
 
@@ -17,15 +17,22 @@ from pipeline.simulation.stains import inside, stain
 
 BRIDGE, SPINDLE = LABELS.index("Cytokinetic bridge"), LABELS.index("Mitotic spindle")
 LEVEL = (0.36, 0.78, 1.04, 1.14)
-"""White share of a stain's peak in a training image, per channel."""
+"""Peak brightness of each channel in a training image; 1 is white."""
 MASK_LEVEL = 0.35
-"""A label's mask holds the pixels above this share of its brightest one."""
+"""Threshold of a label's mask, relative to the label's brightest pixel."""
 
+LENS_BLUR = 0.65
+"""Standard deviation of the microscope's own blur, in pixels at 512."""
+PHOTONS = 140.0
+"""Number of photons of a white pixel."""
+NORMAL = ndtri((np.arange(65_536) + 0.5) / 65_536).astype(np.float32)
+"""Quantiles of the normal distribution. Drawing from them takes half the time of drawing normal numbers."""
 CHARACTER, LAYOUT, PROTEIN, EXPOSURE = range(4)
+"""Random streams of an entry: the antibody's staining, the field's cells, the protein's structures, the picture."""
 
 
 def render(entry: Entry, settings: Simulation) -> Pixels:
-    """Take the picture of an entry: (S, S, 4) uint8 in the order green, blue, red, yellow."""
+    """Render the image of an entry: (S, S, 4) uint8 in the order green, blue, red, yellow."""
     scene = _scene(entry, settings)
     rng = _stream(entry, settings, EXPOSURE, entry.field, entry.take)
     stains = (_green(scene, entry, settings), scene.stains.blue, scene.stains.red, scene.stains.yellow)
@@ -39,7 +46,7 @@ def render(entry: Entry, settings: Simulation) -> Pixels:
 
 
 def masks(entry: Entry, settings: Simulation) -> npt.NDArray[np.bool_]:
-    """Tell where each label shows in the entry's image: (28, S, S), all false for labels it does not have."""
+    """Masks of the labels in the image of an entry: (28, S, S) bool, all false for labels it does not have."""
     scene = _scene(entry, settings)
     shown = np.zeros((len(LABELS), settings.size, settings.size), dtype=np.bool_)
     for label in entry.labels:
@@ -48,10 +55,37 @@ def masks(entry: Entry, settings: Simulation) -> npt.NDArray[np.bool_]:
     return shown
 
 
+def photograph(light: Sequence[Image], rng: np.random.Generator, *, defocus: float, shift: tuple[int, int]) -> Pixels:
+    """Simulate the picture of a field: shift, blur, uneven illumination, noise and quantisation.
+
+    Args:
+        light: brightness of C channels, each (S, S); 1 is white.
+        rng: generator for illumination and noise.
+        defocus: standard deviation of the blur in pixels.
+        shift: translation in pixels, down and right.
+
+    Returns:
+        (S, S, C) uint8.
+    """
+    lamp = _illumination(rng, len(light[0]))
+    return np.stack([_expose(blur(shifted(channel, shift), defocus) * lamp, rng) for channel in light], axis=-1)
+
+
+def shifted(image: Image, shift: tuple[int, int]) -> Image:
+    """Translate (S, S) by whole pixels, down and right; the border is filled by mirroring."""
+    size = image.shape[0]
+    border = max(abs(shift[0]), abs(shift[1]))
+    if border == 0:
+        return image
+    padded = np.pad(image, border, mode="reflect")
+    top, left = border - shift[0], border - shift[1]
+    return padded[top : top + size, left : left + size]
+
+
 def _scene(entry: Entry, settings: Simulation) -> Scene:
     staining = draw_staining(_stream(entry, settings, CHARACTER), entry.labels)
     rng = _stream(entry, settings, LAYOUT, entry.field)
-    # Cells divide in any field now and then, whether or not the protein marks it.
+    # Fields contain dividing cells with a small probability, even if no label marks them.
     field = grow(
         rng,
         staining.line,
@@ -67,7 +101,7 @@ def _layer(scene: Scene, entry: Entry, settings: Simulation, label: int) -> Imag
 
 
 def _green(scene: Scene, entry: Entry, settings: Simulation) -> Image:
-    """Add up the labels, each at the antibody's strength, and what it stains off target."""
+    """The protein channel: the sum of the labels, weighted by the antibody's strength, and off-target staining."""
     rng = _stream(entry, settings, PROTEIN, entry.field, len(LABELS))
     staining, field = scene.staining, scene.field
     layers = [staining.strength[label] * _layer(scene, entry, settings, label) for label in entry.labels]
@@ -86,55 +120,20 @@ def _shift(entry: Entry, settings: Simulation) -> tuple[int, int]:
 
 
 def _stream(entry: Entry, settings: Simulation, *key: int) -> np.random.Generator:
-    """The randomness of one aspect of an entry: the same in whatever order, and by whatever process, it is drawn."""
+    """Random generator for one aspect of an entry; it does not depend on the order of drawing or on the process."""
     return np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(entry.antibody, *key)))
 
 
-LENS_BLUR = 0.65
-"""Deviation of the microscope's own blur, in pixels at 512."""
-PHOTONS = 140.0
-"""Photons that make a pixel white."""
-NORMAL = ndtri((np.arange(65_536) + 0.5) / 65_536).astype(np.float32)
-"""Quantiles of the normal distribution: drawing from these takes half the time of drawing normal numbers."""
-
-
-def photograph(light: Sequence[Image], rng: np.random.Generator, *, defocus: float, shift: tuple[int, int]) -> Pixels:
-    """Take the picture of a field.
-
-    Args:
-        light: brightness of C channels, each (S, S); 1 is white.
-        rng: where illumination and noise come from.
-        defocus: deviation of the blur in pixels.
-        shift: pixels by which the stage moved, down and right.
-
-    Returns:
-        (S, S, C) uint8.
-    """
-    lamp = _illumination(rng, len(light[0]))
-    return np.stack([_expose(blur(shifted(channel, shift), defocus) * lamp, rng) for channel in light], axis=-1)
-
-
-def shifted(image: Image, shift: tuple[int, int]) -> Image:
-    """Move (S, S) by whole pixels, down and right; what enters at the border mirrors what is there."""
-    size = image.shape[0]
-    border = max(abs(shift[0]), abs(shift[1]))
-    if border == 0:
-        return image
-    padded = np.pad(image, border, mode="reflect")
-    top, left = border - shift[0], border - shift[1]
-    return padded[top : top + size, left : left + size]
-
-
 def _illumination(rng: np.random.Generator, size: int) -> Image:
-    """A lamp that is brightest somewhere near the middle and falls off smoothly."""
+    """Uneven illumination, (S, S): brightest near the middle, with a smooth fall-off."""
     x, y = rng.uniform(-0.4, 0.4, 2)
-    at = np.linspace(-1, 1, 17)
-    fall = rng.uniform(0.05, 0.25) * ((at[:, None] - y) ** 2 + (at - x) ** 2)
+    grid = np.linspace(-1, 1, 17)
+    fall = rng.uniform(0.05, 0.25) * ((grid[:, None] - y) ** 2 + (grid - x) ** 2)
     return enlarge((1.08 - fall).astype(np.float32), size)
 
 
 def _expose(light: Image, rng: np.random.Generator) -> Pixels:
-    """Add shot noise and write gray values; counts of photons are Poisson by their normal approximation."""
+    """Add shot noise and convert to uint8; the Poisson distribution of photons is approximated by a normal one."""
     photons = np.maximum(light, 0) * np.float32(PHOTONS)
     photons += np.sqrt(photons) * NORMAL[rng.integers(0, len(NORMAL), light.shape, dtype=np.uint16)]
     pixels: Pixels = np.clip(np.rint(photons * np.float32(255 / PHOTONS)), 0, 255).astype(np.uint8)

@@ -8,30 +8,30 @@ from pipeline.simulation.cells import INTERPHASE, METAPHASE, OUTSIDE, Field, Int
 from pipeline.simulation.raster import Floats, Image, Points, blur, discs, noise, saturate, splat, texture, trace
 
 FILAMENTS = 260
-"""Microtubules of a cell of usual size."""
+"""Number of microtubules of a cell of average size."""
 JOINTS = 15
-"""Points that describe a thread."""
+"""Number of points of a path."""
 SQUASH = 6
-"""How late a filament turns along the outline: higher is later."""
+"""Higher values make filaments turn closer to the outline."""
 
 
 @dataclass(frozen=True)
 class Stains:
-    """The reference stains, each (S, S) with a peak near 1, and the structures they show."""
+    """The reference stains, each (S, S) with a maximum near 1, and the structures they show."""
 
     blue: Image
     red: Image
     yellow: Image
     nucleoli: Image
-    """(S, S) 1 inside nucleoli."""
+    """(S, S), 1 inside nucleoli and 0 elsewhere."""
     filaments: Points
-    """(k, T, 2) pixels: the microtubules of cells not in metaphase, from their start to their end."""
+    """(k, T, 2) in pixels: the microtubules of cells that are not in metaphase, from start to end."""
     filament_cell: Ints
-    """(k,) the cell of each filament."""
+    """(k,) index of the cell of each filament."""
 
 
 def stain(field: Field, rng: np.random.Generator) -> Stains:
-    """Draw the stains of a field."""
+    """Draw the reference stains of a field."""
     nucleoli = _nucleoli(field, rng)
     filaments, cell = _microtubules(field, rng)
     return Stains(
@@ -45,7 +45,7 @@ def stain(field: Field, rng: np.random.Generator) -> Stains:
 
 
 def inside(field: Field, low: float, high: float, *, phase: int | None = None) -> Image:
-    """Mark the pixels between two depths, optionally in cells of one phase only: (S, S), 0 or 1."""
+    """Mask of the pixels between two depths, optionally only in cells of one phase: (S, S), 0 or 1."""
     mask = (field.depth >= low) & (field.depth < high)
     if phase is not None:
         mask &= field.of_cells(field.phase == phase) > 0
@@ -53,9 +53,9 @@ def inside(field: Field, low: float, high: float, *, phase: int | None = None) -
 
 
 def wander(rng: np.random.Generator, start: Points, heading: Floats, length: float, bend: float) -> Points:
-    """Walk a ``length`` from (k, 2) starts with a slowly turning heading: (k, JOINTS, 2).
+    """Curved paths of a given ``length`` from ``start`` (k, 2) with a slowly changing direction: (k, JOINTS, 2).
 
-    ``bend`` is the deviation, in radians, of the turn over the whole walk.
+    ``bend`` is the standard deviation, in radians, of the change of direction along the whole path.
     """
     along = np.linspace(0, 1, JOINTS)
     waves = np.stack([along, np.sin(2 * np.pi * along) / 2, np.sin(4 * np.pi * along) / 3])
@@ -65,9 +65,9 @@ def wander(rng: np.random.Generator, start: Points, heading: Floats, length: flo
 
 
 def through_cell(field: Field, cell: Ints, paths: Points) -> Points:
-    """Map paths (k, T, 2) in the unit disk into cells (k,): those that reach the rim turn along the outline.
+    """Map paths (k, T, 2) in the unit disk to cells (k,); paths that reach the edge follow the cell's outline.
 
-    The nucleus takes the disk's inner half.
+    The nucleus corresponds to the inner half of the disk's radius.
     """
     k, steps, _ = paths.shape
     flat = paths.reshape(-1, 2)
@@ -77,9 +77,9 @@ def through_cell(field: Field, cell: Ints, paths: Points) -> Points:
 
 
 def draw_paths(field: Field, cell: Ints, paths: Points) -> Image:
-    """Draw paths (k, T, 2) as far as they lie in their own cells (k,): how many cross each pixel.
+    """Number of paths (k, T, 2) that cross each pixel, inside their own cells (k,) only.
 
-    A line is as thin as a pixel at 512 and fills less of a larger one, hence the scale.
+    Lines are one pixel at 512 wide, which is less than one pixel of a smaller image; therefore they are scaled.
     """
     path, points, length = trace(paths)
     own = field.owns(cell[path], points)
@@ -87,7 +87,7 @@ def draw_paths(field: Field, cell: Ints, paths: Points) -> Image:
 
 
 def spindle(field: Field, rng: np.random.Generator) -> Image:
-    """Draw the spindles of dividing cells: filaments from two poles to the chromosomes between them."""
+    """Draw the spindles of cells in metaphase: filaments from two poles to the chromosomes between them."""
     cells = np.flatnonzero(field.phase == METAPHASE)
     per_pole = 32
     cell = np.repeat(cells, 2 * per_pole)
@@ -95,7 +95,7 @@ def spindle(field: Field, rng: np.random.Generator) -> Image:
     along = np.linspace(0.06, 1.0, JOINTS)
     reach = field.nucleus[cell].max(axis=1)
     width = rng.uniform(-0.75, 0.75, len(cell)) * reach
-    # Measured from the pole: fibres fan out to the plate and bow outward on the way.
+    # From the pole, fibres fan out towards the plate and curve outwards.
     forward = side[:, None] * reach[:, None] * (1.05 - along)
     across = width[:, None] * np.sin(along * np.pi / 2)
     axis = field.pole[cell][:, None]
@@ -105,14 +105,14 @@ def spindle(field: Field, rng: np.random.Generator) -> Image:
 
 
 def bridges(field: Field, rng: np.random.Generator) -> Image:
-    """Draw the bundles of microtubules that join daughter cells."""
+    """Draw the bundles of microtubules that connect daughter cells."""
     image = np.zeros((field.size, field.size), dtype=np.float32)
     for first, second in field.bridges:
         start, end = field.centres[first], field.centres[second]
         along = np.linspace(0.3, 0.7, JOINTS)
         span = end - start
         normal = np.array([-span[1], span[0]]) / np.hypot(*span)
-        # The bundle is waisted: narrow in the middle, splayed where it enters the cells.
+        # The bundle is narrow in the middle and wide where it enters the cells.
         splay = (1.2 + 60 * np.abs(along - 0.5) ** 1.6) * field.scale
         bow = rng.normal(0, 3) * field.scale * np.cos(np.pi * (along - 0.5) / 0.4)
         offset = rng.uniform(-1, 1, (14, 1)) * splay + bow
@@ -120,6 +120,18 @@ def bridges(field: Field, rng: np.random.Generator) -> Image:
         _, points, length = trace(paths)
         image += splat(field.size, points, field.scale * length)
     return image
+
+
+def metaphase_glow(field: Field) -> Image:
+    """Fill the cells in metaphase, which have no separate nucleus: (S, S), 1 inside, fading towards the edge."""
+    glow: Image = inside(field, -1, 1, phase=METAPHASE) * np.clip(1.4 * (1 - field.depth), 0, 1)
+    return glow
+
+
+def reticulate(field: Field, rng: np.random.Generator) -> Image:
+    """Random mesh over the whole field: bright threads around dark holes, 0..1."""
+    fine = np.abs(noise(rng, field.size, 3.6 * field.scale)) + 0.5 * np.abs(noise(rng, field.size, 2.2 * field.scale))
+    return 0.8 * np.clip(1.05 - 0.55 * fine, 0.1, 1) * texture(rng, field.size, 18 * field.scale, 0.3)
 
 
 def _nucleoli(field: Field, rng: np.random.Generator) -> Image:
@@ -140,11 +152,11 @@ def _dna(field: Field, nucleoli: Image, rng: np.random.Generator) -> Image:
 
 
 def _microtubules(field: Field, rng: np.random.Generator) -> tuple[Points, Ints]:
-    """Filaments that start at the organising centre beside the nucleus, or anywhere near it, and run outward."""
-    resting = np.flatnonzero(field.phase != METAPHASE)
-    reach = field.outline[resting].mean(axis=1) / field.scale
+    """Filaments that start at the organising centre, or anywhere around the nucleus, and run outwards."""
+    cells = np.flatnonzero(field.phase != METAPHASE)
+    reach = field.outline[cells].mean(axis=1) / field.scale
     count = np.clip(FILAMENTS * reach / 80, 80, 500).astype(int)
-    cell = np.repeat(resting, count)
+    cell = np.repeat(cells, count)
     free = rng.random(len(cell)) < 0.6
     turn = np.where(free, rng.uniform(0, 2 * np.pi, len(cell)), field.pole[cell])
     distance = np.where(free, rng.uniform(0.3, 0.9, len(cell)), 0.55)
@@ -165,22 +177,10 @@ def _red(field: Field, filaments: Points, cell: Ints, rng: np.random.Generator) 
     return red
 
 
-def metaphase_glow(field: Field) -> Image:
-    """Fill the dividing cells, whose contents mix: (S, S), 1 inside and fading to the edge."""
-    glow: Image = inside(field, -1, 1, phase=METAPHASE) * np.clip(1.4 * (1 - field.depth), 0, 1)
-    return glow
-
-
 def _reticulum(field: Field, rng: np.random.Generator) -> Image:
-    """A mesh, densest around the nucleus, that thins out towards the periphery."""
+    """A mesh that is brightest around the nucleus and fades towards the outline."""
     mesh = reticulate(field, rng)
     fade = inside(field, 0, 0.97) * np.asarray(np.exp(-1.7 * np.clip(field.depth, 0, OUTSIDE)))
     inner = 0.12 * inside(field, -0.08, 0.06) + 0.13 * inside(field, -1, 0) * (0.6 + 0.5 * mesh)
     yellow: Image = (fade * mesh + inner) * field.of_cells(rng.lognormal(0, 0.35, len(field.centres)))
     return yellow
-
-
-def reticulate(field: Field, rng: np.random.Generator) -> Image:
-    """Draw a random mesh over the whole field: bright threads around dark holes, 0..1."""
-    fine = np.abs(noise(rng, field.size, 3.6 * field.scale)) + 0.5 * np.abs(noise(rng, field.size, 2.2 * field.scale))
-    return 0.8 * np.clip(1.05 - 0.55 * fine, 0.1, 1) * texture(rng, field.size, 18 * field.scale, 0.3)

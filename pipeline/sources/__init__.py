@@ -1,1 +1,1 @@
-"""Raw images to one packed array: zips and folders, tables of samples, decoding, checks."""
+"""From raw images in zips or folders to one packed array: tables of samples, decoding, checks, resizing."""

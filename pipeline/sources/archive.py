@@ -1,7 +1,7 @@
-"""A source's files wherever they stand: loose, in zips, in zips inside a zip.
+"""Find and read the files of a source, whether they are loose, in zips, or in zips inside a zip.
 
-Files are known by their name alone, as ids are unique: the order of members, a common top folder, and whether
-``train/`` is a folder or a zip make no difference.
+Files are identified by their name without folders, because ids are unique. The order of members, a common top folder,
+and whether ``train`` is a folder or a zip make no difference.
 """
 
 import os
@@ -19,31 +19,31 @@ PREFERRED = "competition.zip"
 
 
 class Loose(NamedTuple):
-    """A file of its own."""
+    """A file that is not in a zip."""
 
     where: str
     """Path inside the source's folder."""
     path: Path
 
     def read(self) -> bytes:
-        """Read the bytes.
+        """Read the file.
 
         Raises:
-            InputError: they cannot be read, or are too many; the caller knows the name.
+            InputError: the file cannot be read or is too large; the message does not name the file.
         """
         try:
             if not stat.S_ISREG(self.path.stat().st_mode):
-                raise InputError("not a file: take it away")  # a pipe would be waited for without end
+                raise InputError("not a regular file: remove it")  # reading a pipe could block forever
             with self.path.open("rb") as file:
                 data = file.read(zips.MAX_BYTES + 1)
         except OSError as error:
-            raise InputError(f"cannot be read ({error.strerror}): place it again") from None
+            raise InputError(f"cannot be read ({error.strerror}): copy it again") from None
         if len(data) > zips.MAX_BYTES:
-            raise InputError(f"holds more than {zips.MAX_BYTES >> 20} MiB, as no file of a competition does")
+            raise InputError(f"larger than {zips.MAX_BYTES >> 20} MiB, unlike any file of a competition: remove it")
         return data
 
     def stamp(self) -> str:
-        """Name what changes whenever the bytes do, without reading them."""
+        """Return a text that changes whenever the contents do, without reading them."""
         try:
             status = self.path.stat()
         except OSError:
@@ -56,28 +56,28 @@ Member = Loose | zips.Stored
 
 @dataclass(frozen=True)
 class Archive:
-    """The files of one source, by their name without folders."""
+    """The files of a source, by their name without folders."""
 
     folder: Path
     members: Mapping[str, Member]
     repeated: Mapping[str, Sequence[str]]
-    """Every place of a name that stands in more than one."""
+    """All locations of each name that occurs more than once."""
 
 
 @contextmanager
 def open_archive(folder: Path) -> Iterator[Archive]:
-    """Find all files of a source; of its zips nothing but the directories is read yet.
+    """Find all files of a source; only the directories of its zips are read.
 
-    Of several zips ``competition.zip`` is the source and the others are left alone; without it all count,
-    as in Kaggle's older form of ``train.zip`` and ``test.zip`` beside the tables. Members can be read, from
-    several threads, until the block ends.
+    If there is a ``competition.zip``, other zips are ignored. Otherwise all zips are read, as in Kaggle's older layout
+    with ``train.zip`` and ``test.zip`` beside the tables. Members can be read from several threads until the block
+    ends.
 
     Raises:
         InputError: the folder is missing, or one of its zips is damaged, unsafe or nested too deeply.
     """
     if not folder.is_dir():
         raise InputError(
-            f"{folder} is missing: make this folder and put the competition there, as {PREFERRED}, "
+            f"{folder} is missing: create this folder and place the competition in it, as {PREFERRED}, "
             "as train.zip and test.zip beside the tables, or unpacked"
         )
     members: dict[str, Member] = {}
@@ -92,23 +92,23 @@ def open_archive(folder: Path) -> Iterator[Archive]:
 
 
 def _files(folder: Path, stack: ExitStack) -> Iterator[Member]:
-    """Every file below the folder, a zip as the files in it."""
-    only = (folder / PREFERRED).exists()
+    """All files in the folder and its subfolders; a zip yields the files in it."""
+    has_preferred = (folder / PREFERRED).exists()
     for path in _walk(folder):
         name = PurePosixPath(path.relative_to(folder).as_posix())
         if not zips.is_zip(name):
             yield Loose(str(name), path)
-        elif not only or str(name) == PREFERRED:
+        elif not has_preferred or str(name) == PREFERRED:
             yield from zips.members(path, name, stack)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
     seen: set[tuple[int, int]] = set()
-    # Links are followed because a large archive or its unpacked folders may lie on another disk.
+    # Symbolic links are followed, because a large archive or its unpacked folders may be on another disk.
     for root, folders, names in os.walk(folder, followlinks=True):
         status = os.stat(root)  # noqa: PTH116
         if (status.st_dev, status.st_ino) in seen:
-            folders.clear()  # a link back up would be followed without end
+            folders.clear()  # a link to a parent folder would be followed forever
             continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -1,8 +1,8 @@
-"""A packed array on its way: pixels at their place, and a journal of the rows that stand.
+"""A partially written packed array: a file of pixels, and a journal of the rows that are complete.
 
-Killed at any moment, the next run finds here what it need not do again. Nothing waits for the disk: each line of the
-journal is checked by itself, and each row's pixels against the sum that its line holds, so that neither a torn line
-nor a page that never reached the disk is taken for work done.
+Packing can be killed at any moment, and the next run reuses the complete rows. Writes are not flushed to the disk.
+Instead, each line of the journal has a checksum of itself and of its row's pixels, so truncated lines and pages that
+never reached the disk are detected, and these rows are packed again.
 """
 
 import fcntl
@@ -33,34 +33,35 @@ class JournalRow(NamedTuple):
 
     row: int
     stamp: str
-    """Of the files that the row was made from."""
+    """Stamp of the files that the row was made from."""
     checksum: int
     figures: Figures
 
 
 class Partial(NamedTuple):
-    """An array of images that is being filled, in any order."""
+    """An array of images whose rows are written in any order."""
 
     images: int
-    """Descriptor of the file."""
+    """File descriptor of the array."""
     journal: int
+    """File descriptor of the journal."""
     start: int
-    """Where the first row begins."""
+    """Offset of the first row in the file."""
     shape: tuple[int, ...]
     done: dict[int, Figures]
-    """The rows that stand, with their figures."""
+    """The complete rows and their figures."""
 
     def write(self, row: int, pixels: Pixels) -> int:
-        """Write the pixels of one row, from any thread; their checksum is returned, for ``record``."""
+        """Write the pixels of a row and return their checksum, for ``record``. Thread-safe."""
         _write(self.images, pixels.reshape(-1).data, self.offset(row))
         return _checksum(pixels)
 
     def offset(self, row: int) -> int:
-        """Where a row begins in the file."""
+        """Offset of a row in the file."""
         return self.start + row * math.prod(self.shape[1:])
 
     def record(self, row: JournalRow) -> None:
-        """Note that a row stands. One thread alone may call this."""
+        """Record in the journal that a row is complete. Not thread-safe."""
         _append(self.journal, list(row))
         self.done[row.row] = row.figures
 
@@ -69,29 +70,29 @@ class Partial(NamedTuple):
 def open_partial(
     folder: Path, name: str, shape: tuple[int, ...], made_by: str, stamps: Sequence[str]
 ) -> Iterator[Partial]:
-    """Go on with an array that an earlier run left in a folder, or begin one.
+    """Resume an array that an earlier run left in a folder, or start a new one.
 
     Args:
         folder: an existing folder.
-        name: of the array's file, in NumPy's format; it holds whatever it held until its rows are written.
+        name: name of the array's file, in NumPy's format; rows keep their old contents until they are written.
         shape: (N, S, S, C), uint8.
-        made_by: whatever decides a row's bytes besides its files; work by another maker is not used.
-        stamps: for each row that of its files; a row made from others is not used.
+        made_by: identifies what determines a row's bytes besides its files; rows with another value are not reused.
+        stamps: for each row, the stamp of its files; rows made from other files are not reused.
 
     Raises:
-        InputError: another run is at work in the folder.
-        OSError: the disk is full; what stands stays.
+        InputError: another run is using the folder.
+        OSError: the disk is full; complete rows are kept.
     """
     with ExitStack() as stack:
         images, journal = (_open(folder / file, stack) for file in (name, JOURNAL))
         try:
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{folder}: another run is at work there: wait for it, or stop it") from None
+            raise InputError(f"{folder}: another run is using this folder: wait for it, or stop it") from None
         found = _read_journal(journal, [made_by, *shape[1:]])
         partial = Partial(images, journal, _allocate(images, shape), shape, {})
-        for row in track(found, "checking what an earlier run packed") if found else ():
-            if row.row < len(stamps) and row.stamp == stamps[row.row] and _stands(partial, row):
+        for row in track(found, "checking rows packed by an earlier run") if found else ():
+            if row.row < len(stamps) and row.stamp == stamps[row.row] and _is_intact(partial, row):
                 partial.done[row.row] = row.figures
         yield partial
 
@@ -103,7 +104,7 @@ def _open(path: Path, stack: ExitStack) -> int:
 
 
 def _allocate(images: int, shape: tuple[int, ...]) -> int:
-    """Give the file its header, whose length is returned, and its full size: better no room now than after hours."""
+    """Write the header, allocate the whole file so that a full disk fails at once, and return the header's length."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     size = header.tell() + math.prod(shape)
@@ -117,13 +118,13 @@ def _allocate(images: int, shape: tuple[int, ...]) -> int:
 def _write(descriptor: int, data: bytes | memoryview, offset: int) -> None:
     view = memoryview(data)
     while view:
-        # Never more than 2 GiB at once, and less where the disk gets full: the next call then says so.
+        # A call writes at most 2 GiB, and less if the disk fills up, in which case the next call raises.
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
 
 
 def _read_journal(journal: int, head: list[Any]) -> list[JournalRow]:
-    """Rows of the journal up to the first line that is not whole; that one and all after it are cut off."""
+    """Read the rows of the journal up to the first damaged line, and truncate the journal there."""
     entries: list[Any] = []
     end = 0
     with os.fdopen(os.dup(journal), "rb") as file:
@@ -146,19 +147,19 @@ def _append(journal: int, entry: list[Any]) -> None:
 
 
 def _parse(line: bytes) -> Any:
-    """The entry of a line, or nothing when the line is not whole."""
+    """The entry of a line, or None if the line is damaged."""
     checksum, _, body = line.rstrip(b"\n").partition(b" ")
     return json.loads(body) if checksum == b"%08x" % zlib.crc32(body) and line.endswith(b"\n") else None
 
 
-def _stands(partial: Partial, row: JournalRow) -> bool:
+def _is_intact(partial: Partial, row: JournalRow) -> bool:
     size = math.prod(partial.shape[1:])
     data = os.pread(partial.images, size, partial.offset(row.row))
     return len(data) == size and _checksum(np.frombuffer(data, np.uint8)) == row.checksum
 
 
 def _checksum(pixels: Pixels) -> int:
-    """Sum of the 8-byte words, ten times faster than a CRC; a page that was lost reads as zeros and lowers it."""
+    """Sum of the 8-byte words, ten times faster than a CRC. A lost page reads as zeros, which lowers the sum."""
     flat = pixels.reshape(-1)
     whole = flat.size // 8 * 8
     return (int(flat[:whole].view(np.uint64).sum()) + int(flat[whole:].sum())) % 2**64

@@ -1,4 +1,4 @@
-"""Packing: every image of a source decoded once, checked, brought to one size and written into one array."""
+"""Pack a source: decode and check every image once, resize it, and write it to one array."""
 
 import os
 import shutil
@@ -25,16 +25,16 @@ from pipeline.sources.pack_journal import Figures, JournalRow, open_partial
 from pipeline.sources.packed_array import COLUMNS
 
 IMAGES, INDEX = "images.npy", "index.csv"
-"""What ``pack`` writes to its folder."""
+"""The files that ``pack`` writes."""
 
 SPARE_BYTES = 64 * 2**20
-"""Room on the disk for all that is written besides the images."""
+"""Disk space for everything that is written besides the images."""
 
 AHEAD = 2
-"""Samples in work or waiting to be recorded, for each thread."""
+"""Samples per thread that are being packed or wait to be recorded."""
 
 MEASURED = list(COLUMNS)[list(COLUMNS).index("height") :]
-"""The columns of the index that come from the images."""
+"""The columns of the index that are computed from the images."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,24 +43,23 @@ R = TypeVar("R")
 def pack(
     archive: Archive, samples: pd.DataFrame, size: int, folder: Path, problems: Iterable[Problem] = ()
 ) -> pd.DataFrame:
-    """Write ``images.npy`` and ``index.csv`` of a source, going on from what an earlier run left in the folder.
+    """Write ``images.npy`` and ``index.csv`` of a source, resuming from what an earlier run left in the folder.
 
-    Samples are read, decoded and written in one thread a core (OpenCV and the system's calls let go of the
-    interpreter's lock), a few at a time, so that the memory needed does not depend on their number. What is kept
-    for the next run stands in the folder as well: see ``partial``.
+    One thread per core reads, decodes and writes samples; OpenCV and system calls release the GIL. Only a few samples
+    are in memory at a time. The state that a later run resumes from is kept in the same folder: see ``pack_journal``.
 
     Args:
         archive: the source's files.
         samples: ``id``, ``split``, ``target`` and ``group``, in the order to pack.
         size: side of the packed images in pixels.
         folder: an existing folder.
-        problems: what is known to be wrong already; the images are checked all the same.
+        problems: problems that are already known; the images are checked as well.
 
     Returns:
         The index.
 
     Raises:
-        InputError: a sample is missing or bad (the message counts them all), or the disk is too small.
+        InputError: samples are missing or invalid (the message counts all problems), or the disk is too small.
     """
     shape = (len(samples), size, size, len(CHANNELS))
     _check_space(folder, int(np.prod(shape)) + SPARE_BYTES)
@@ -70,10 +69,10 @@ def pack(
     threads = os.cpu_count() or 1
     with open_partial(folder, IMAGES, shape, _maker(), stamps) as partial:
         if partial.done:
-            say(f"{len(partial.done):,} of {len(ids):,} samples stand from an earlier run")
+            say(f"{len(partial.done):,} of {len(ids):,} samples were packed by an earlier run")
         left = [row for row in range(len(ids)) if row not in partial.done]
 
-        # One for each thread, used again and again: the pages of new memory cost more than what is written to them.
+        # One buffer per thread, reused for all samples: faulting in new pages takes longer than writing to them.
         buffers = SimpleQueue[images.Image]()
         for _ in range(threads):
             buffers.put(np.empty(shape[1:], np.uint8))
@@ -81,16 +80,16 @@ def pack(
         def work(row: int) -> JournalRow | list[Problem]:
             pixels = buffers.get()
             try:
-                found = pack_sample(archive, ids[row], pixels)
+                result = pack_sample(archive, ids[row], pixels)
                 return (
-                    found
-                    if isinstance(found, list)
-                    else JournalRow(row, stamps[row], partial.write(row, pixels), found)
+                    result
+                    if isinstance(result, list)
+                    else JournalRow(row, stamps[row], partial.write(row, pixels), result)
                 )
             finally:
                 buffers.put(pixels)
 
-        # Closed before the file is: no thread may write to a descriptor that is someone else's by then.
+        # Closed before the file, so that no thread writes to a descriptor that has been reused for another file.
         with closing(in_threads(work, left, threads)) as results:
             for result in track(results, "packing", total=len(left)):
                 if isinstance(result, JournalRow):
@@ -105,15 +104,15 @@ def pack(
 
 
 def pack_sample(archive: Archive, id_: str, into: images.Image) -> Figures | list[Problem]:
-    """Read, check and fit the four channels of one sample.
+    """Read, check and resize the four channels of one sample.
 
     Args:
         archive: the source's files.
-        id_: the sample's.
-        into: (S, S, 4), takes the pixels.
+        id_: id of the sample.
+        into: (S, S, 4) uint8, the array to write the pixels to.
 
     Returns:
-        What was measured, in the order of ``MEASURED``; or what is wrong.
+        The values of the columns ``MEASURED``, or the problems of the sample.
     """
     pixels, thumbnails, figures, problems = [], [], list[str | int | float](), []
     sides = {}
@@ -126,7 +125,7 @@ def pack_sample(archive: Archive, id_: str, into: images.Image) -> Figures | lis
             where = archive.members[name].where if name in archive.members else name
             problems.append(Problem(where, str(error)))
             continue
-        # Fitted one by one, not as four channels at once: of full-size fields, many threads would fill the memory.
+        # Resized one at a time: holding four full-size channels in each of many threads could fill the memory.
         pixels.append(images.fit(image, len(into)))
         thumbnails.append(perceptual_hash.thumbnail(pixels[-1]))
         sides[channel] = len(image)
@@ -142,15 +141,16 @@ def pack_sample(archive: Archive, id_: str, into: images.Image) -> Figures | lis
 
 
 def digest(data: bytes) -> str:
-    """CRC-32 and length of a file, 16 hexadecimal digits.
+    """CRC-32 and length of a file, as 16 hexadecimal digits.
 
-    They tell apart whatever meets by chance, four files of a sample the more, and cost a seventieth of decoding.
+    Enough to tell different images apart, since the digests of all four files of a sample are compared. Takes 1/70 of
+    the time of decoding.
     """
     return f"{zlib.crc32(data):08x}{len(data):08x}"
 
 
 def in_threads(work: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R, None, None]:
-    """Map ``work`` over items in threads, in order, never more than a few items ahead of who reads."""
+    """Map ``work`` over items in threads; yield the results in order, and work only a few items ahead."""
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for item in items:
@@ -162,36 +162,36 @@ def in_threads(work: Callable[[T], R], items: Iterable[T], threads: int) -> Gene
 
 
 def _file_name(archive: Archive, stem: str) -> str:
-    """The competition's PNG, or else the atlas's JPEG."""
+    """Name of the atlas's JPEG if only that exists, otherwise of the competition's PNG."""
     jpeg = f"{stem}.jpg"
     return jpeg if jpeg in archive.members and f"{stem}.png" not in archive.members else f"{stem}.png"
 
 
 def _read(archive: Archive, name: str) -> bytes:
     if name not in archive.members:
-        raise InputError("files are missing: place all four of the sample, or download the archive again")
+        raise InputError("files are missing: add all four files of the sample, or download the archive again")
     if name in archive.repeated:
-        raise InputError("files are there more than once: leave one of each")
+        raise InputError("files occur more than once: keep one of each")
     return archive.members[name].read()
 
 
 def _stamp(archive: Archive, id_: str) -> str:
-    """Name what changes whenever one of a sample's files does."""
+    """A text that changes whenever one of a sample's files changes."""
     names = [_file_name(archive, f"{id_}_{channel}") for channel in CHANNELS]
     parts = [f"{name} {archive.members[name].stamp()}" for name in names if name in archive.members]
     return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
 def _maker() -> str:
-    """Identify what determines the pixels and figures besides files and size: this code and OpenCV's."""
+    """Identify what determines pixels and figures besides the files and the size: this code and OpenCV."""
     return blake2b(code_digest.of_module(__name__).encode(), digest_size=16).hexdigest() + images.VERSION
 
 
 def _check_space(folder: Path, needed: int) -> None:
-    there = sum(path.stat().st_blocks * 512 for path in folder.iterdir())
-    free = shutil.disk_usage(folder).free + there
+    reusable = sum(path.stat().st_blocks * 512 for path in folder.iterdir())
+    free = shutil.disk_usage(folder).free + reusable
     if free < needed:
         raise InputError(
-            f"{folder}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: free some space, "
+            f"{folder}: needs {needed / 1e9:.1f} GB of disk space, but only {free / 1e9:.1f} GB are free: make room, "
             f"make {paths.RESUME} a link to a folder on a larger disk, or lower pack.size in params.yaml"
         )

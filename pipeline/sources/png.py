@@ -1,4 +1,4 @@
-"""PNG files from strangers: what they hold, and their pixels unpacked sooner than OpenCV does it. libdeflate's home."""
+"""Parse untrusted PNG files, and decompress their pixels with libdeflate, which is faster than OpenCV's zlib."""
 
 import struct
 from collections.abc import Iterator
@@ -12,23 +12,23 @@ from pipeline.core.errors import InputError
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _STORED = 65535
-"""Bytes of the largest block that deflate can store."""
+"""Maximum size of an uncompressed block of deflate, in bytes."""
 
 
 class Header(NamedTuple):
-    """What a PNG says of itself."""
+    """The header of a PNG."""
 
     width: int
     height: int
     depth: int
-    """Bits of a value."""
+    """Bits per value."""
     colour: int
-    """0 is gray."""
+    """Colour type; 0 is grayscale."""
     interlaced: bool
 
 
 class Chunk(NamedTuple):
-    """A part of the file: ``length``, ``kind``, content, CRC-32; it takes up ``begin`` to ``end``."""
+    """A chunk of the file, from ``begin`` to ``end``: its length, ``kind``, content and CRC-32."""
 
     kind: bytes
     begin: int
@@ -39,23 +39,23 @@ def read_header(data: bytes) -> Header:
     """Read the header of a file that begins with `SIGNATURE`.
 
     Raises:
-        InputError: the file has no end.
+        InputError: the file is truncated.
     """
     if len(data) < 33 or _END not in data[-64:]:
-        raise InputError("ends early: download it again")
+        raise InputError("a truncated file: download it again")
     width, height, depth, colour, interlace = struct.unpack(">IIBB2xB", data[16:29])
     return Header(width, height, depth, colour, bool(interlace))
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:
-    """List what a file holds.
+    """List the chunks of a file.
 
     Raises:
         InputError: a chunk is longer than the file.
     """
     begin = len(SIGNATURE)
     while begin < len(data):
-        # OpenCV sets aside whatever a chunk says it holds: 142 bytes could ask for 4 GB.
+        # OpenCV allocates the stated length of a chunk: a file of 142 bytes could request 4 GB.
         length, kind = struct.unpack(">I4s", data[begin : begin + 8].ljust(8, b"\0"))
         end = begin + 12 + length
         if end > len(data):
@@ -65,10 +65,10 @@ def chunks(data: bytes) -> Iterator[Chunk]:
 
 
 def stored(data: bytes, header: Header, parts: list[Chunk]) -> bytes:
-    """Write a gray 8-bit PNG anew with its pixels as they are in place of deflated: the same image.
+    """Rewrite an 8-bit grayscale PNG with uncompressed pixels, still filtered; the image is the same.
 
-    libdeflate unpacks in half the time of the zlib inside OpenCV, to which the lines' filters are left. So is
-    whatever is not in order: ``data`` itself is returned, for OpenCV to refuse it or to make the best of it.
+    libdeflate decompresses in half the time of the zlib in OpenCV. Irregular files are returned unchanged, so that
+    OpenCV decodes or rejects the same files as without this function.
     """
     pixels = [part for part in parts if part.kind == b"IDAT"]
     side_by_side = all(one.end == after.begin for one, after in pairwise(pixels))
@@ -77,7 +77,7 @@ def stored(data: bytes, header: Header, parts: list[Chunk]) -> bytes:
     view = memoryview(data)
     if any(deflate.crc32(view[part.begin + 4 : part.end - 4]) != _crc(view, part) for part in pixels):
         return data
-    size = (header.width + 1) * header.height  # a byte before each line names its filter
+    size = (header.width + 1) * header.height  # each line starts with a byte for its filter
     try:
         lines = deflate.zlib_decompress(b"".join(view[part.begin + 8 : part.end - 4] for part in pixels), size)
     except deflate.DeflateError:
@@ -94,7 +94,7 @@ def _crc(data: memoryview, chunk: Chunk) -> int:
 
 
 def _blocks(lines: memoryview) -> Iterator[bytes | memoryview]:
-    """The stored blocks of a deflate stream (RFC 1951, 3.2.4)."""
+    """The uncompressed blocks of a deflate stream (RFC 1951, 3.2.4)."""
     for start in range(0, len(lines), _STORED):
         block = lines[start : start + _STORED]
         yield struct.pack("<BHH", start + _STORED >= len(lines), len(block), len(block) ^ 0xFFFF)

@@ -1,4 +1,4 @@
-"""Which samples a source has: its train.csv, sample_submission.csv and groups.csv, checked."""
+"""List the samples of a source: read and check its train.csv, sample_submission.csv and groups.csv."""
 
 import io
 import re
@@ -12,24 +12,24 @@ from pipeline.sources.archive import Archive
 TRAIN, TEST, GROUPS = "train.csv", "sample_submission.csv", "groups.csv"
 
 _KNOWN = {TRAIN, TEST, GROUPS, "test_truth.csv", "README.md", "dvc.yaml", "dvc.lock", ".gitignore"}
-# Ids become parts of file names, so they hold nothing that means something there.
+# Ids become parts of file names, so special characters are not allowed.
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ATLAS_ID = r"^(\d+)_\d+_[A-Z]+\d+_\d+(?:_[A-Za-z0-9]+)?$"
-"""``antibody_plate_well_field``, at times with a suffix: 10580_1610_C1_1, 11651_1732_F3_13_cr580610dc203b9."""
+"""``antibody_plate_well_field``, sometimes with a suffix: 10580_1610_C1_1, 11651_1732_F3_13_cr580610dc203b9."""
 
 
 def list_samples(archive: Archive) -> tuple[pd.DataFrame, list[Problem]]:
     """Read a source's tables.
 
     Returns:
-        A frame of text with ``id``, ``split`` ("train" or "test"), ``target`` (label ids ascending; empty for
-        test samples) and ``group``: the training samples in the order of train.csv, then the test samples in
-        that of sample_submission.csv, if there is one. The group is the antibody by groups.csv or, without
-        that file, by an id of the form ``antibody_plate_well_field``; it is empty where neither tells.
-        With it all problems of the tables; ids that cannot be used are left out of the frame.
+        A frame of text with ``id``, ``split`` ("train" or "test"), ``target`` (ascending label ids; empty for test
+        samples) and ``group``: first the training samples in the order of train.csv, then the test samples in the
+        order of sample_submission.csv, if it exists. The group is the antibody from groups.csv or, without that
+        file, from ids of the form ``antibody_plate_well_field``; it is empty if the antibody is unknown.
+        Also returns all problems of the tables; samples with invalid ids are not in the frame.
 
     Raises:
-        InputError: there is no train.csv, or a table cannot be read as one.
+        InputError: there is no train.csv, or a table cannot be parsed.
     """
     train, problems = _checked_ids(_table(archive, TRAIN, ["Id", "Target"]), TRAIN)
     test, test_problems = _checked_ids(
@@ -46,13 +46,13 @@ def list_samples(archive: Archive) -> tuple[pd.DataFrame, list[Problem]]:
     )
     samples["group"], group_problems = _groups(archive, samples)
     both_problems = [
-        Problem(id_, f"ids in both {TRAIN} and {TEST}: take them out of one") for id_ in test.loc[in_both, "Id"]
+        Problem(id_, f"ids in both {TRAIN} and {TEST}: remove them from one") for id_ in test.loc[in_both, "Id"]
     ]
     return samples, problems + target_problems + test_problems + both_problems + group_problems
 
 
 def unlisted(archive: Archive, samples: pd.DataFrame) -> list[str]:
-    """Name the files that belong to no sample: stray ones, or images that no table lists."""
+    """List the files that belong to no sample: stray files, and images that are in no table."""
     listed = {f"{id_}_{channel}" for id_ in samples["id"] for channel in CHANNELS}
     return [
         member.where
@@ -66,10 +66,10 @@ def _table(archive: Archive, name: str, columns: list[str]) -> pd.DataFrame:
     if name not in archive.members:
         raise InputError(
             f"{archive.folder}: there is no {name} among {len(archive.members)} files: "
-            "place Kaggle's competition.zip, or all of what is in it, in this folder"
+            "place Kaggle's competition.zip, or all of its contents, in this folder"
         )
     if name in archive.repeated:
-        raise InputError(f"{archive.folder}: {' and '.join(archive.repeated[name])} are there: leave only one")
+        raise InputError(f"{archive.folder}: {' and '.join(archive.repeated[name])} both exist: keep only one")
     member = archive.members[name]
     where = member.where
     try:
@@ -79,11 +79,11 @@ def _table(archive: Archive, name: str, columns: list[str]) -> pd.DataFrame:
     except ValueError as error:
         raise InputError(f"{archive.folder / where} is not a table: {error}") from None
     if not isinstance(table.index, pd.RangeIndex):
-        # pandas takes the first cells of too long rows for names of the rows, which would shift the columns.
-        raise InputError(f"{archive.folder / where} has rows with more cells than its head: correct them")
+        # If rows are too long, pandas uses their first values as row names, which would shift the columns.
+        raise InputError(f"{archive.folder / where} has rows with more values than its header: correct them")
     if not set(columns) <= set(table.columns):
         raise InputError(
-            f"{archive.folder / where} has the columns {', '.join(table.columns)}; it needs {' and '.join(columns)}"
+            f"{archive.folder / where} has the columns {', '.join(table.columns)}, but needs {' and '.join(columns)}"
         )
     if table.empty:
         raise InputError(f"{archive.folder / where} has no rows: download it again")
@@ -91,23 +91,23 @@ def _table(archive: Archive, name: str, columns: list[str]) -> pd.DataFrame:
 
 
 def _checked_ids(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[Problem]]:
-    """Leave out rows whose id cannot be one or was there before."""
+    """Drop rows whose id is invalid or a repetition."""
     valid = table["Id"].map(lambda id_: _ID.fullmatch(id_) is not None).astype(bool)
     repeated = table["Id"].duplicated() & valid
     problems = [
-        Problem(repr(id_), f"ids in {name} with signs other than letters, digits and _ . -: correct them")
+        Problem(repr(id_), f"ids in {name} with characters other than letters, digits and _ . -: correct them")
         for id_ in table.loc[~valid, "Id"]
     ]
     problems += [
-        Problem(id_, f"ids more than once in {name}: leave one row of each")
+        Problem(id_, f"ids that occur more than once in {name}: keep one row of each")
         for id_ in table.loc[repeated, "Id"].drop_duplicates()
     ]
     return table[valid & ~repeated], problems
 
 
 def _targets(train: pd.DataFrame) -> tuple[pd.Series, list[Problem]]:
-    """Each target in its canonical form, empty where it is none."""
-    what = f"targets that are not label ids 0..{len(LABELS) - 1}, each once, separated by blanks: correct {TRAIN}"
+    """Each target in canonical form, or empty if it is invalid."""
+    what = f"targets that are not label ids 0..{len(LABELS) - 1}, without repeats, separated by spaces: correct {TRAIN}"
     targets, problems = [], []
     for id_, text in zip(train["Id"], train["Target"], strict=True):
         try:
@@ -119,17 +119,23 @@ def _targets(train: pd.DataFrame) -> tuple[pd.Series, list[Problem]]:
 
 
 def _groups(archive: Archive, samples: pd.DataFrame) -> tuple[pd.Series, list[Problem]]:
-    """The antibody of each sample, empty where it is not known."""
+    """The antibody of each sample, empty if it is unknown."""
     if GROUPS not in archive.members:
         return samples["id"].str.extract(_ATLAS_ID, expand=False).fillna(""), []
     table = _table(archive, GROUPS, ["id", "antibody"])
     repeated = table["id"].duplicated()
     groups = samples["id"].map(table[~repeated].set_index("id")["antibody"]).fillna("")
-    # Folds are made of training samples, so only those need a group.
+    # Only training samples are assigned to folds, so only they need a group.
     lacking = samples.loc[(samples["split"] == "train") & (groups == ""), "id"]
-    problems = [Problem(id_, f"ids more than once in {GROUPS}: leave one row of each") for id_ in table["id"][repeated]]
+    problems = [
+        Problem(id_, f"ids that occur more than once in {GROUPS}: keep one row of each")
+        for id_ in table["id"][repeated]
+    ]
     problems += [
-        Problem(id_, f"training ids without an antibody in {GROUPS}: add them, each its own antibody if not known")
+        Problem(
+            id_,
+            f"training ids without an antibody in {GROUPS}: add them, with an antibody of its own for each unknown one",
+        )
         for id_ in lacking
     ]
     return groups, problems

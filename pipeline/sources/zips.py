@@ -1,4 +1,4 @@
-"""Reading the members of zip archives from strangers: in place, from many threads, within bounds."""
+"""Read the members of untrusted zip archives: in place, from many threads, with limits on their size."""
 
 import io
 import os
@@ -14,21 +14,21 @@ from typing import NamedTuple
 from pipeline.core.errors import InputError
 
 MAX_BYTES = 32 * 2**20
-"""No image or table of a competition is larger; a member that claims to be is a decompression bomb."""
+"""Maximum size of a file. All images and tables of a competition are smaller; a larger one may be a zip bomb."""
 
-# What zipfile raises on bytes that are no zip, besides its own error; OSError when it seeks to where no file is.
+# Exceptions that zipfile raises for invalid zips; OSError comes from seeks to invalid positions.
 _FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError, OSError)
-_ENCRYPTED = 1  # in a member's flags
+_ENCRYPTED = 1  # bit of a member's flags
 
 
 class Stored(NamedTuple):
-    """A member of a zip. It holds no more than reading takes, because an archive can have 300,000 of them."""
+    """A member of a zip. It is kept small, because an archive can have 300,000 members."""
 
     where: str
-    """Path inside the source's folder, zips as folders."""
+    """Path inside the source's folder, with zips as folders."""
     descriptor: int
     header: int
-    """Where in the file its local header begins."""
+    """Offset of the local header in the file."""
     packed: int
     size: int
     crc: int
@@ -36,19 +36,19 @@ class Stored(NamedTuple):
     deflated: bool
 
     def read(self) -> bytes:
-        """Read and check the bytes; safe in any thread, where ``ZipFile`` would make the threads wait for each other.
+        """Read and check the member. Thread-safe, and threads do not wait for each other as with ``ZipFile``.
 
         Raises:
-            InputError: the member is damaged, encrypted or too large; the caller knows its name.
+            InputError: the member is damaged, encrypted or too large; the message does not name the member.
         """
         if max(self.size, self.packed) > MAX_BYTES:
-            raise InputError(f"unpacks to more than {MAX_BYTES >> 20} MiB, as no file of a competition does")
+            raise InputError(f"larger than {MAX_BYTES >> 20} MiB, unlike any file of a competition: remove it")
         if not self.readable:
-            raise InputError("encrypted, or compressed by another method than deflate: make the zip again")
+            raise InputError("encrypted, or compressed by a method other than deflate: create the zip again")
         try:
             data = os.pread(self.descriptor, self.packed, _data_start(self.descriptor, self.header))
             if self.deflated:
-                # Not to the end but the stated size (0 would be no limit): a false one must not fill the memory.
+                # Up to the stated size (0 would be no limit): a member with a false size must not fill the memory.
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, max(self.size, 1))
         except _FAULTS:
             data = b""
@@ -57,44 +57,43 @@ class Stored(NamedTuple):
         return data
 
     def stamp(self) -> str:
-        """Name what changes whenever the bytes do, without reading them."""
+        """Return a text that changes whenever the contents do, without reading them."""
         return f"{self.size} {self.crc}"
 
 
 def members(path: Path, within: PurePosixPath, stack: ExitStack) -> Iterator[Stored]:
-    """List the files of a zip, and of the zips stored in it, which stand as folders.
+    """List the files of a zip, including those of zips inside it, which appear as folders.
 
     Args:
-        path: the zip; zip64 is fine.
+        path: the zip; zip64 is supported.
         within: its path inside the source's folder.
-        stack: keeps the zip open; its members can be read until it closes.
+        stack: keeps the zip open; members can be read until the stack is closed.
 
     Raises:
-        InputError: the zip is damaged, holds a link, a name that tries to leave it, or a zip that cannot be
-            read in place.
+        InputError: the zip is damaged, or contains a link, an unsafe file name, or a zip that cannot be read in place.
     """
     if path.exists() and not path.is_file():
-        raise InputError(f"{path} is not a file: take it away")  # a pipe would be waited for without end
+        raise InputError(f"{path} is not a regular file: remove it")  # reading a pipe could block forever
     try:
         file = stack.enter_context(path.open("rb"))
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): place it again") from None
+        raise InputError(f"{path} cannot be read ({error.strerror}): copy it again") from None
     yield from _members(path, file, file.fileno(), within)
 
 
 def is_zip(name: PurePath) -> bool:
-    """Whether a file is to be read as a zip; ``._train.zip`` is macOS's record about train.zip, not one."""
+    """Whether a file is a zip by its name; ``._train.zip`` is macOS metadata of train.zip and not a zip."""
     return name.suffix.lower() == ".zip" and not name.name.startswith(".")
 
 
 def _members(path: Path, file: io.BufferedReader, descriptor: int, within: PurePosixPath) -> Iterator[Stored]:
-    """Members of the zip in ``file``: all of the file at ``path``, which ``descriptor`` reads, or a stretch of it."""
+    """Members of the zip in ``file``, which is all or a part of the file at ``path``, open as ``descriptor``."""
     start = file.raw.start if isinstance(file.raw, _Window) else 0
     try:
         with zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
     except _FAULTS as error:
-        raise InputError(f"{path} is not a whole zip archive ({error}): download it again") from None
+        raise InputError(f"{path} is not a complete zip archive ({error}): download it again") from None
     for info in infos:
         name = within / _safe_name(path, info)
         header = start + info.header_offset
@@ -103,7 +102,7 @@ def _members(path: Path, file: io.BufferedReader, descriptor: int, within: PureP
                 yield from _members(path, inner, descriptor, name)
         elif not info.is_dir():
             deflated = info.compress_type == zipfile.ZIP_DEFLATED
-            # zipfile reads the other methods without a limit, so that a small member could fill the memory.
+            # zipfile decompresses other methods without a limit, so a small member could fill the memory.
             readable = (deflated or info.compress_type == zipfile.ZIP_STORED) and not info.flag_bits & _ENCRYPTED
             yield Stored(
                 str(name), descriptor, header, info.compress_size, info.file_size, info.CRC, readable, deflated
@@ -114,17 +113,17 @@ def _safe_name(path: Path, info: zipfile.ZipInfo) -> PurePosixPath:
     stored = info.filename
     name = PurePosixPath(stored.replace("\\", "/"))  # some Windows tools write backslashes
     if name.is_absolute() or ".." in name.parts or not stored.isprintable():
-        raise InputError(f"{path} holds an unsafe file name, {stored!r}: get the archive from its original source")
+        raise InputError(f"{path} contains an unsafe file name, {stored!r}: get the archive from its original source")
     if stat.S_ISLNK(info.external_attr >> 16):
-        raise InputError(f"{path} holds a link, {stored}, which may lead anywhere: make the zip of files")
+        raise InputError(f"{path} contains a link, {stored}, which may point anywhere: create the zip without links")
     return name
 
 
 def _inner_zip(path: Path, file: io.BufferedReader, info: zipfile.ZipInfo, descriptor: int) -> io.BufferedReader:
     if info.compress_type != zipfile.ZIP_STORED or isinstance(file.raw, _Window):
         raise InputError(
-            f"{path}: {info.filename} is a zip inside it that cannot be read in place, being compressed "
-            f"or nested twice: unpack {path.name} once, delete it, and run the command again"
+            f"{path}: the zip {info.filename} inside it cannot be read in place, because it is compressed "
+            f"or nested twice: unpack {path.name}, delete it, and run the command again"
         )
     try:
         return io.BufferedReader(_Window(path, _data_start(descriptor, info.header_offset), info.file_size))
@@ -133,17 +132,17 @@ def _inner_zip(path: Path, file: io.BufferedReader, info: zipfile.ZipInfo, descr
 
 
 def _data_start(descriptor: int, header: int) -> int:
-    """Where a member's bytes begin: after its local header, whose name and extra field have lengths of their own."""
+    """Offset of a member's data: after its local header, whose name and extra field have their own lengths."""
     signature, name, extra = struct.unpack("<4s22xHH", os.pread(descriptor, 30, header))
     if signature != b"PK\x03\x04":
-        raise zipfile.BadZipFile("no member where the directory says")
+        raise zipfile.BadZipFile("no member at the position given in the directory")
     return header + 30 + int(name) + int(extra)
 
 
 class _Window(io.RawIOBase):
-    """A stretch of a file as a file of its own.
+    """A part of a file as a file object.
 
-    ``ZipFile.open`` gives the same, but in Python 3.11 each step back reads the member again from its start.
+    ``ZipFile.open`` does the same, but in Python 3.11 each backward seek reads the member again from its start.
     """
 
     def __init__(self, path: Path, start: int, size: int) -> None:
@@ -163,9 +162,9 @@ class _Window(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         origin = {os.SEEK_SET: self.start, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._end}[whence]
-        # A start before the window belongs to another member: zipfile takes the error for a damaged zip.
+        # Bytes before the window belong to another member; zipfile reports this error as a damaged zip.
         if origin + offset < self.start:
-            raise ValueError("seek before the start")
+            raise ValueError("seek before the start of the member")
         return self._file.seek(origin + offset) - self.start
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]

@@ -1,1 +1,1 @@
-"""One module per DVC stage: each reads files, calls the packages below, and writes files."""
+"""One module per DVC stage: each reads files, calls the lower packages, and writes files."""

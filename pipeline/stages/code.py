@@ -1,6 +1,6 @@
 """Write the digest of each stage's code, so that only a change that can affect a result reruns a stage.
 
-Reads the modules of pipeline/; writes code/<stage>.txt, a line per module that the stage imports. See
+Reads the modules of pipeline/; writes code-digests/<stage>.txt, a line per module that the stage imports. See
 ``pipeline/core/code_digest.py`` for what a digest leaves out.
 """
 

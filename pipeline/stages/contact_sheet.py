@@ -11,7 +11,7 @@ from pipeline.sources.packed_array import open_images, read_index
 
 
 def main() -> None:
-    """Draw the contact sheet of the source that the command line names."""
+    """Draw the contact sheet of the source given on the command line."""
     source = source_name(params.load())
     with replacing(paths.contact_sheet(source)) as temporary:
         draw_contact_sheet(open_images(source), read_index(source), temporary)

@@ -1,7 +1,8 @@
 """Blend the models, calibrate the blend, and choose thresholds.
 
-Reads data/folds.csv and predictions/<model>/fold-K.npz; writes blend/held_out.npz, blend/test.npz,
-blend/test-as-fold-K.npz and blend/decisions.json.
+Reads data/folds.csv and predictions/<model>/fold-K.npz. Writes to blend/: held_out.npz (out-of-fold predictions, cross-
+fitted), test.npz (test predictions, models of all folds), test-as-fold-K.npz (test predictions, single-fold models) and
+decisions.json (the decision rule, and the scores of the alternatives to it).
 """
 
 import json
@@ -31,13 +32,14 @@ from pipeline.evaluation.result_files import Blend
 from pipeline.evaluation.thresholds import POLICIES
 
 Members = dict[str, list[Predictions]]
+"""The predictions of each model, by fold."""
 
 
 def read_members(models: Iterable[str], folds: pd.DataFrame) -> Members:
-    """The predictions of each model, fold by fold.
+    """Read the predictions of each model, by fold.
 
     Raises:
-        InputError: a file is no good, or its samples are not those of the fold or of the test set.
+        InputError: a file is missing or damaged, or its samples are not those of the fold or of the test set.
     """
     members: Members = {model: [] for model in models}
     test_ids: npt.NDArray[np.str_] | None = None
@@ -55,14 +57,14 @@ def read_members(models: Iterable[str], folds: pd.DataFrame) -> Members:
 
 
 def stitch(by_fold: Sequence[Predictions], ids: "pd.Series[str]") -> Floats:
-    """One model's held-out probabilities, (N, 28), in the order of ``ids``."""
+    """One model's out-of-fold probabilities, (N, 28), in the order of ``ids``."""
     order = pd.Index(np.concatenate([found.held_out_ids for found in by_fold])).get_indexer(pd.Index(ids))
     held_out: Floats = np.concatenate([found.held_out for found in by_fold])[order]
     return held_out
 
 
 def rate(fit: CrossFit, truth: Bools) -> dict[str, float]:
-    """How cross-fitted decisions score."""
+    """The scores of cross-fitted decisions."""
     return {
         "macro_f1": macro_f1(fit.decisions, truth),
         "macro_f1_present": macro_f1_present(fit.decisions, truth),
@@ -74,7 +76,7 @@ def rate(fit: CrossFit, truth: Bools) -> dict[str, float]:
 def compare(
     settings: Ensemble, members: Floats, truth: Bools, folds: npt.NDArray[np.int64]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """How each policy, blend and calibration would have scored, cross-fitted, the other settings as they are."""
+    """Cross-fitted scores of every policy, blend and calibration, each with the other two settings unchanged."""
     compared: dict[str, dict[str, dict[str, float]]] = {}
     for key, values in (("thresholds", POLICIES), ("blend", BLENDINGS), ("calibration", CALIBRATIONS)):
         compared[key] = {}
@@ -85,9 +87,9 @@ def compare(
 
 
 def describe(rule: DecisionRule, models: Iterable[str]) -> dict[str, Any]:
-    """A rule as it stands in decisions.json."""
+    """A rule as it is written to decisions.json."""
     return {
-        "weights": dict(zip(models, rule.mixture.weights.tolist(), strict=True)),
+        "weights": dict(zip(models, rule.blender.weights.tolist(), strict=True)),
         "slope": rule.calibration.slope,
         "offsets": rule.calibration.offsets.tolist(),
         "thresholds": rule.thresholds.tolist(),
@@ -103,7 +105,7 @@ def main() -> None:
     folds = samples["fold"].to_numpy()
     predicted = read_members(params.models, samples)
     members = np.stack([stitch(by_fold, samples["id"]) for by_fold in predicted.values()])
-    # A model's test probabilities are the mean over its folds, so that its weight is one model's.
+    # Averaged over folds, so that test predictions have one entry per model, as the weights do.
     test = np.stack([np.mean([found.test for found in by_fold], axis=0) for by_fold in predicted.values()])
 
     fit = partial(fit_rule, settings=settings)
@@ -130,8 +132,8 @@ def main() -> None:
     test_ids = next(iter(predicted.values()))[0].test_ids
     Blend(test_ids, *rule.apply(test)).save(result_files.TEST)
     for position, (fold, own) in enumerate(held_out.rules.items()):
-        by_its_networks = np.stack([by_fold[position].test for by_fold in predicted.values()])
-        Blend(test_ids, *own.apply(by_its_networks)).save(result_files.as_held_out(fold))
+        single_fold = np.stack([by_fold[position].test for by_fold in predicted.values()])
+        Blend(test_ids, *own.apply(single_fold)).save(result_files.single_fold_test(fold))
     with replacing(result_files.DECISIONS) as temporary:
         temporary.write_text(json.dumps(decisions, indent=2) + "\n", encoding="utf-8")
 

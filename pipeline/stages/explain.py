@@ -1,7 +1,7 @@
-"""Draw where a model looked on the examples.
+"""Compute the attention maps of a model for the example samples of the report.
 
-Reads tables/examples.csv, data/folds.csv, the packed images and models/<model>/; writes maps/<model>.npz. Each sample
-is looked at with the weights of the fold that held it out.
+Reads tables/examples.csv, data/folds.csv, the packed images and models/<model>/; writes maps/<model>.npz. The maps of a
+sample are those of the model trained without its fold.
 """
 
 import numpy as np
@@ -22,10 +22,10 @@ from pipeline.sources.packed_array import open_images
 
 
 def read_pairs() -> pd.DataFrame:
-    """Each pair of sample and label once: ``id``, ``label``, ``source``, ``row`` and ``fold``, fold by fold.
+    """Read the (sample, label) pairs, each once: ``id``, ``label``, ``source``, ``row`` and ``fold``, sorted by fold.
 
     Raises:
-        InputError: the table is missing, or names samples that have no fold.
+        InputError: the table is missing or damaged, or contains samples that have no fold.
     """
     path = paths.TABLES / "examples.csv"
     remedy = "run the score stage again (python -m pipeline.stages.score)"
@@ -40,7 +40,7 @@ def read_pairs() -> pd.DataFrame:
 
 
 def draw(name: str, fold: int, pairs: pd.DataFrame) -> dict[str, npt.NDArray[np.uint8]]:
-    """The maps of the pairs of one fold, (n, DETAIL, DETAIL), by kind."""
+    """The maps of the pairs of one fold, (n, MAP_SIZE, MAP_SIZE), by kind."""
     network, recipe = checkpoint.load(paths.model(name, fold))
     network = network.to(hardware.device()).eval()
     images = {source: open_images(source) for source in pairs["source"].unique()}
@@ -54,13 +54,13 @@ def draw(name: str, fold: int, pairs: pd.DataFrame) -> dict[str, npt.NDArray[np.
 
 
 def to_bytes(maps: Tensor) -> npt.NDArray[np.uint8]:
-    """Maps in 0..1 as whole numbers in 0..255."""
+    """Convert maps in 0..1 to uint8 in 0..255."""
     scaled: npt.NDArray[np.uint8] = (maps * 255).round().to(torch.uint8).cpu().numpy()
     return scaled
 
 
 def main() -> None:
-    """Draw the maps of the model that the command line names."""
+    """Compute the maps of the model given on the command line."""
     name = entry.model_name(params.load())
     pairs = read_pairs()
     by_fold = [draw(name, int(str(fold)), rows) for fold, rows in pairs.groupby("fold")]

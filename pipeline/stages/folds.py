@@ -1,7 +1,7 @@
 """Assign every training sample to a fold.
 
-Reads data/packed/<source>/index.csv of all sources; writes data/folds.csv, data/duplicates.csv
-(the pairs of samples that show one field of view, for a person to look through) and data/folds-audit.json.
+Reads data/packed/index/<source>.csv of all sources; writes data/folds.csv, data/duplicates.csv (pairs of samples that
+show the same field of view, for manual inspection) and data/folds-audit.json.
 """
 
 import json
@@ -31,10 +31,10 @@ from pipeline.sources.packed_array import read_index
 
 
 def all_samples(sources: Sequence[str]) -> pd.DataFrame:
-    """The indexes of all sources as one, with ``source``; the group is the id where it is unknown.
+    """Concatenate the indexes of all sources, adding ``source``; an unknown group becomes the sample's id.
 
     Raises:
-        InputError: two sources share an id.
+        InputError: an id is in two sources.
     """
     samples = pd.concat([read_index(source).assign(source=source) for source in sources], ignore_index=True)
     repeated = samples.loc[samples["id"].duplicated(), "id"].tolist()
@@ -47,23 +47,28 @@ def all_samples(sources: Sequence[str]) -> pd.DataFrame:
 
 
 def report_duplicates(duplicates: pd.DataFrame) -> None:
-    """Say how many pairs of samples show the same field, and which to look at."""
+    """Print how many pairs of samples show the same field of view."""
     if len(duplicates):
         crossing = int((duplicates["split_a"] != duplicates["split_b"]).sum())
         different = int((duplicates["labels"] == "different").sum())
         print(
-            f"{len(duplicates):,} pairs of samples show one field of view ({crossing:,} of a training and a test "
-            f"sample, {different:,} with different labels): listed in {paths.DUPLICATES}, kept in one fold"
+            f"{len(duplicates):,} pairs of samples show the same field of view ({crossing:,} of a training and a test "
+            f"sample, {different:,} with different labels): listed in {paths.DUPLICATES}, and kept in one fold"
         )
 
 
 def report_scarce_labels(groups: npt.NDArray[np.int64], folds: int) -> None:
-    """Say which labels have no sample, (28,) groups each, or too few groups for one in every fold."""
+    """Print which labels have no sample, or fewer groups than folds.
+
+    Args:
+        groups: (28,), number of groups with each label.
+        folds: number of folds.
+    """
     if absent := int((groups == 0).sum()):
-        print(f"no training sample has {absent} of the {len(LABELS)} labels: their F1 counts 0")
+        print(f"{absent} of the {len(LABELS)} labels have no training sample: their F1 counts as 0")
     scarce = [f"{LABELS[label]} ({groups[label]})" for label in np.flatnonzero((groups > 0) & (groups < folds))]
     if scarce:
-        print(f"too few groups for {folds} folds, so that some fold's F1 is 0: {', '.join(scarce)}")
+        print(f"too few groups for {folds} folds, so F1 is 0 in some fold: {', '.join(scarce)}")
 
 
 def main() -> None:
@@ -74,7 +79,7 @@ def main() -> None:
     rows = pd.Index(everything["id"])
     pairs = np.column_stack([rows.get_indexer(duplicates[f"id_{side}"]) for side in "ab"])
     check_chains(pairs, len(everything), params.folds.near_duplicates)
-    # Test samples take part: two training samples may both resemble the same one.
+    # Test samples are included: two training samples may be duplicates of the same test sample.
     everything["group"] = join_groups(everything["group"].to_numpy(dtype=np.str_), pairs)
     training = (everything["split"] == "train").to_numpy()
     samples = everything[training]

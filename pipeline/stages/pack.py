@@ -1,7 +1,8 @@
-"""Pack one source: ``python -m pipeline.stages.pack --source NAME``.
+"""Check the images of one source, and resize and pack them: ``python -m pipeline.stages.pack --source NAME``.
 
 Reads ``data/NAME/`` and ``pack`` of params.yaml; writes ``data/packed/images/NAME.npy`` and
-``data/packed/index/NAME.csv``. An interrupted run leaves what it packed in ``.resume/pack/NAME/`` for the next one.
+``data/packed/index/NAME.csv``. An interrupted run keeps what it packed in ``.resume/pack/NAME/``, and the next run
+resumes there.
 """
 
 import shutil
@@ -30,7 +31,7 @@ def main() -> None:
         except KeyboardInterrupt:
             say(f"what was packed is kept in {partial}: the next run resumes from there")
             raise
-    # The index comes last: where it is, the array is complete.
+    # The index is moved last: if it exists, the array is complete.
     for made, place in ((IMAGES, paths.packed_images(source)), (INDEX, paths.packed_index(source))):
         with replacing(place) as temporary:
             shutil.move(partial / made, temporary)

@@ -1,4 +1,4 @@
-"""Make the report: one page that shows what the run learned, where it errs and how far to trust it.
+"""Make the report, a single HTML page: scores with confidence intervals, errors, attention maps and the data.
 
 Reads metrics.json, tables/, blend/, maps/, data/folds.csv, data/folds-audit.json and the packed images; writes
 report.html.

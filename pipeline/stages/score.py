@@ -1,7 +1,7 @@
-"""Score the decisions on the held-out samples, and on the test set where its truth is known.
+"""Score the out-of-fold decisions and, if its true labels are known, the decisions on the test set.
 
-Reads data/folds.csv, blend/, history/, the first source's index and, where it stands there, its test_truth.csv,
-which nothing else ever reads; writes metrics.json, tables/ and plots/.
+Reads data/folds.csv, blend/, history/, the first source's index and its test_truth.csv if there is one (which no other
+stage reads); writes metrics.json, tables/ and plots/.
 """
 
 import json
@@ -41,11 +41,11 @@ from pipeline.reporting.figures import (
 from pipeline.sources.packed_array import read_index
 
 LEAST_BRIGHTNESS = 1e-3
-"""Added to shares of white, so that a black channel has a logarithm."""
+"""Added to brightness (as a share of white), so that the logarithm of a black channel is finite."""
 
 
 def read_test_truth(path: Path, ids: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
-    """The true labels of the test samples ``ids``, (N, 28), from a CSV with the columns Id and Target.
+    """Read the true labels of the test samples ``ids``, (N, 28), from a CSV with the columns Id and Target.
 
     Raises:
         InputError: the file is damaged, or its ids are not those of the test set.
@@ -59,7 +59,7 @@ def read_test_truth(path: Path, ids: npt.NDArray[np.str_]) -> npt.NDArray[np.boo
         lacking = sorted(set(ids.tolist()) - set(targets.index))
         raise InputError(
             f"{path}: its {len(targets)} ids are not those of the {len(ids)} test samples, each once "
-            f"(it lacks {', '.join(lacking[:3]) or 'none'}): put the right file there or remove it"
+            f"(missing: {', '.join(lacking[:3]) or 'none'}): replace or remove the file"
         )
     try:
         return target_matrix(targets.loc[ids.tolist()])
@@ -68,7 +68,7 @@ def read_test_truth(path: Path, ids: npt.NDArray[np.str_]) -> npt.NDArray[np.boo
 
 
 def read_history(settings: Params) -> pd.DataFrame:
-    """The learning curves of all models and folds, with the columns ``model`` and ``fold`` added."""
+    """Read the learning curves of all models and folds, adding the columns ``model`` and ``fold``."""
     curves = []
     for model in settings.models:
         for fold in settings.folds.ids:
@@ -83,11 +83,12 @@ def read_history(settings: Params) -> pd.DataFrame:
 def score_test(
     params: Params, thresholds: Thresholds
 ) -> tuple[dict[str, float], dict[str, float], pd.DataFrame] | None:
-    """The test set's summary, that of its samples decided as held-out ones are, and its label table.
+    """Score the test set; None if its true labels are unknown.
 
-    The second is what the cross-validated score foretells: each fold's networks decide all test samples by the
-    fold's rule, and the decisions of all folds are scored together. The first gains from averaging more networks.
-    None where the truth is not known.
+    Returns:
+        The summary for models of all folds, the summary for single-fold models, and the label table of the former. The
+        second summary is comparable with cross-validation: single-fold models and their rule predict all test samples,
+        and the decisions of all folds are scored together. The first benefits from averaging more models.
     """
     source = params.data.sources[0]
     path = paths.source(source) / "test_truth.csv"
@@ -99,8 +100,9 @@ def score_test(
     groups = index["group"].where(index["group"] != "", index.index).to_numpy(dtype=np.str_)
     table = by_label(decided.probabilities, decided.decisions, truth, groups, thresholds, params.score)
     folds = params.folds.ids
-    alike = np.concatenate([result_files.load_blend(result_files.as_held_out(fold)).decisions for fold in folds])
-    repeated = summarise(alike, np.tile(truth, (len(folds), 1)), np.tile(groups, len(folds)), params.score)
+    blends = [result_files.load_blend(result_files.single_fold_test(fold)) for fold in folds]
+    single_fold = np.concatenate([blend.decisions for blend in blends])
+    repeated = summarise(single_fold, np.tile(truth, (len(folds), 1)), np.tile(groups, len(folds)), params.score)
     return (
         summarise(decided.decisions, truth, groups, params.score),
         {**repeated, "samples": len(truth)},
@@ -109,17 +111,17 @@ def score_test(
 
 
 def read_brightness(samples: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """Mean and spread of each channel of each sample, (N, 8), as logarithms: exposure is a factor."""
+    """Log mean and log standard deviation of each channel, (N, 8): exposure multiplies both by a factor."""
     columns = [f"{figure}_{channel}" for figure in ("mean", "std") for channel in CHANNELS]
     indexes = {source: read_index(source)[columns].to_numpy() for source in samples["source"].unique()}
     figures = np.array([indexes[source][row] for source, row in zip(samples["source"], samples["row"], strict=True)])
     return np.log(figures + LEAST_BRIGHTNESS)
 
 
-def score_memory(
+def check_leakage(
     samples: pd.DataFrame, truth: npt.NDArray[np.bool_], folds: npt.NDArray[np.int64], seed: int
 ) -> dict[str, float]:
-    """What memory of the antibody alone would score, by these folds and by folds that take no notice of groups."""
+    """The macro-F1 of copying labels (`copied_macro_f1`) with these folds and with folds that ignore groups."""
     brightness = read_brightness(samples)
     ids = samples["id"].to_numpy(dtype=np.str_)
     image_level = assign_folds(truth, ids, len(np.unique(folds)), seed)
@@ -130,7 +132,7 @@ def score_memory(
 
 
 def tabulate(choices: dict[str, Any]) -> dict[str, pd.DataFrame]:
-    """The choices compared (policies, blends, calibrations), and each model's weight in the blend and score alone."""
+    """Tables of the settings compared (policies, blends, calibrations), and of each model's weight and own scores."""
     tables = {}
     for plural, key in (("policies", "policy"), ("blends", "blend"), ("calibrations", "calibration")):
         table = pd.DataFrame(choices[plural]).T.rename_axis(key).reset_index()
@@ -141,7 +143,7 @@ def tabulate(choices: dict[str, Any]) -> dict[str, pd.DataFrame]:
 
 
 def write_tables(tables: dict[str, pd.DataFrame]) -> None:
-    """Write tables/NAME.csv for each, and nothing else there."""
+    """Write tables/NAME.csv for each table, replacing the folder."""
     with replacing(paths.TABLES) as folder:
         folder.mkdir()
         for name, table in tables.items():
@@ -154,7 +156,7 @@ def write_plots(
     truth: npt.NDArray[np.bool_],
     folds: npt.NDArray[np.int64],
 ) -> None:
-    """Draw plots/*.png: what the tables hold as pictures that two revisions are compared by."""
+    """Draw plots/*.png, which ``dvc plots diff`` compares between revisions."""
     positives = pd.DataFrame(truth, columns=list(LABELS)).groupby(folds).sum().T
     with replacing(paths.PLOTS) as folder:
         folder.mkdir()
@@ -212,7 +214,7 @@ def main() -> None:
         "calibration_error_as_blended": calibration_error(held_out.uncalibrated, truth),
         "models": {model: rating["macro_f1"] for model, rating in choices["models"].items()},
         "baselines": baseline_macro_f1(truth, folds),
-        "memory": score_memory(samples, truth, folds, params.folds.seed),
+        "memory": check_leakage(samples, truth, folds, params.folds.seed),
     }
     if test := score_test(params, thresholds):
         metrics["test"], metrics["test_as_held_out"], tables["test_labels"] = test

@@ -1,4 +1,4 @@
-"""Draw the simulated competition.
+"""Simulate a competition: draw its images and labels.
 
 Reads the section ``sample`` of params.yaml; writes ``data/sample/``: competition.zip in Kaggle's layout,
 groups.csv (the antibody of every sample) and test_truth.csv (the true labels of the test set).

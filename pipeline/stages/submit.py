@@ -17,10 +17,10 @@ from pipeline.sources.packed_array import read_index
 
 
 def submission(decided: Blend, ids: "pd.Series[str]") -> pd.DataFrame:
-    """The decisions on the samples ``ids``, in their order: the scorer goes by position, not by id.
+    """The decisions on the samples ``ids``, in their order: the competition scores by position, not by id.
 
     Raises:
-        InputError: the decisions are on other samples.
+        InputError: the decisions are for other samples.
     """
     order = pd.Index(decided.ids).get_indexer(pd.Index(ids))
     if len(order) != len(decided.ids) or (order < 0).any():

@@ -1,8 +1,8 @@
-"""Train one model without one fold, or fit its head in closed form.
+"""Train one model without one fold, by gradient descent or by fitting its head in closed form.
 
 Reads data/folds.csv, the packed images and weights/; writes models/<model>/fold-K.safetensors and
-history/<model>/fold-K.csv. The state of an interrupted training waits in ``.resume/train/`` until a run of the job has
-ended; the log is logs/<model>-<fold>.jsonl.
+history/<model>/fold-K.csv. The states of an interrupted training are kept in ``.resume/train/`` until a run of the job
+has ended; the log is logs/<model>-<fold>.jsonl.
 """
 
 from collections.abc import Mapping
@@ -33,14 +33,14 @@ from pipeline.training.saved_states import SavedStates, fingerprint
 
 
 def main() -> None:
-    """Train the model and fold that the command line names."""
+    """Train the model and fold given on the command line."""
     settings = params.load()
     name, fold = model_and_fold(settings)
     recipe = settings.models[name]
     world = join(settings.machine.devices)
-    trained_in_steps = isinstance(recipe, params.NetworkModel)
-    if not (trained_in_steps or world.is_main):
-        return  # a closed form takes one process
+    by_gradient_descent = isinstance(recipe, params.NetworkModel)
+    if not (by_gradient_descent or world.is_main):
+        return  # a closed-form head is fitted by one process
     folds = read_folds()
     images = {source: open_images(source) for source in folds["source"].unique()}
     rest, held_out = folds[folds["fold"] != fold], folds[folds["fold"] == fold]
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def run_fingerprint(recipe: params.Model, fold: int, images: Mapping[str, npt.NDArray[np.uint8]]) -> str:
-    """Identify this training by all that its result depends on; the indexes contain digests of every image."""
+    """Identify a training run by everything its result depends on; the indexes contain a digest of every image."""
     files = [paths.FOLDS, *(paths.packed_index(source) for source in sorted(images))]
     if not isinstance(recipe, params.ClassicalModel) and isinstance(recipe.pretrained, str):
         files.append(Path(recipe.pretrained))

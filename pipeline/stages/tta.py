@@ -1,7 +1,7 @@
-"""Predict with one model and fold, averaged over views.
+"""Predict with one model and fold, using test-time augmentation (TTA).
 
-Reads models/<model>/fold-K.safetensors, data/folds.csv and the packed images; writes
-predictions/<model>/fold-K.npz with the held-out samples of the fold and the test samples of the first source.
+Reads models/<model>/fold-K.safetensors, data/folds.csv and the packed images; writes predictions/<model>/fold-K.npz
+with probabilities for the held-out fold and for the test samples of the first source.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ from pipeline.training.distributed import join
 
 
 def main() -> None:
-    """Predict with the model and fold that the command line names."""
+    """Predict with the model and fold given on the command line."""
     settings = params.load()
     name, fold = model_and_fold(settings)
     world = join(settings.machine.devices)

@@ -1,1 +1,1 @@
-"""Fitting one model on one fold: loop, step, resume, several processes."""
+"""Training one model without one fold: loop, step, saved states, distributed training, closed-form heads."""

@@ -38,7 +38,7 @@ def fit_closed_form(
     machine: params.Machine,
     on_epoch: OnEpoch,
 ) -> None:
-    """Fit the model's head, in place. Takes one process, and starts over when it was interrupted.
+    """Fit the model's head, in place. Runs in one process, and starts over after an interruption.
 
     Args:
         model: a frozen network with a kernel head, or hand-crafted features with a forest; left in evaluation mode.

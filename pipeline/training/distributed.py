@@ -1,7 +1,8 @@
-"""The processes that train one network together: one a GPU, on one machine or several.
+"""Distributed data-parallel training of one network: one process per GPU, on one machine or several.
 
-Each learns from its share of every batch, and the gradients are averaged. Which processes there are is found out from
-torchrun's or SLURM's variables; without those, the first process starts the others on its machine by its own command.
+Each process computes the gradients of its share of every batch, and the gradients are averaged. The world size and rank
+come from the environment variables of torchrun or SLURM; without them, the first process starts the others on its own
+machine, with its own command line.
 """
 
 import os
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train together.
+    """The processes that train together, as seen from one of them.
 
     Attributes:
-        rank: its number; 0 is the one that writes.
-        size: how many there are.
-        fabric: what connects them; None where there is one alone.
+        rank: number of this process; rank 0 writes all files.
+        size: number of processes (the world size).
+        fabric: their connection; None for a single process.
     """
 
     rank: int = 0
@@ -39,18 +40,18 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process, of rank 0, writes all files."""
         return self.rank == 0
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The network whose backward pass averages the gradients."""
+        """Wrap a network so that its backward pass averages the gradients over the processes."""
         if self.fabric is None:
             return network
         wrapped: nn.Module = self.fabric.setup_module(network)
         return wrapped
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of a loss that ``wrap``'s network led to."""
+        """Compute the gradients of a loss, which comes from a network returned by ``wrap``."""
         if self.fabric is None:
             loss.backward()  # type: ignore[no-untyped-call]
         else:
@@ -64,13 +65,13 @@ class World:
         return reduced
 
     def broadcast(self, network: nn.Module) -> None:
-        """Give every process the first one's weights and statistics."""
+        """Copy the weights and batch-norm statistics of rank 0 to all processes."""
         if self.size > 1:
             for value in network.state_dict().values():
                 torch.distributed.broadcast(value, 0)
 
     def gather(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Put together what each process has of every ``size``-th row, from its own number on."""
+        """Concatenate the rows of all processes; each has every ``size``-th row, starting with its rank."""
         if self.size == 1:
             return rows
         parts: list[npt.NDArray[np.float32]] = [rows] * self.size
@@ -87,10 +88,10 @@ class World:
 
     @contextmanager
     def explain_lost_process(self) -> Iterator[None]:
-        """Say what it means when another process is lost in the block.
+        """Explain the error that is raised in the block when another process is lost.
 
         Raises:
-            InputError: instead of the connection's own error.
+            InputError: in place of the error of the connection.
         """
         try:
             yield
@@ -100,7 +101,7 @@ class World:
             reason = str(error).splitlines()[0][:160]
             raise InputError(
                 f"process {self.rank + 1} of {self.size} failed or lost the others ({reason}): "
-                "look above for what ended the first of them; the same command goes on from what was saved"
+                "see above for the error of the first one; the same command resumes from the last saved state"
             ) from error
 
 
@@ -111,15 +112,16 @@ def join(devices: int | Literal["auto"]) -> World:
     """Find or start the other processes, and connect to them.
 
     Args:
-        devices: processes on this machine where neither torchrun nor SLURM says it; "auto" is one a GPU, or one.
+        devices: processes on this machine, if neither torchrun nor SLURM sets their number. "auto" is one per GPU, or
+            one without GPUs.
 
     Raises:
-        InputError: there are fewer GPUs.
+        InputError: ``devices`` exceeds the number of GPUs.
     """
     nodes, local, started = _layout(devices)
     if nodes * local == 1:
         return SINGLE_PROCESS
-    # A second of import that one process alone does not need.
+    # Imported here because it takes a second, and a single process does not need it.
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
@@ -137,11 +139,11 @@ def join(devices: int | Literal["auto"]) -> World:
 
 
 def _layout(devices: int | Literal["auto"]) -> tuple[int, int, bool]:
-    """Machines, processes on each, and whether somebody else starts them."""
+    """Number of machines, processes on each, and whether a launcher (torchrun or SLURM) starts them."""
     torchrun, slurm = os.environ.get("LOCAL_WORLD_SIZE"), os.environ.get("SLURM_STEP_NUM_TASKS")
     if torchrun:
         return int(os.environ["WORLD_SIZE"]) // int(torchrun), int(torchrun), True
-    if slurm and int(slurm) > 1:  # one task is a shell that somebody works in
+    if slurm and int(slurm) > 1:  # a single task may be an interactive shell
         nodes = int(os.environ["SLURM_STEP_NUM_NODES"])
         return nodes, int(slurm) // nodes, True
     gpus = torch.cuda.device_count()
@@ -151,7 +153,7 @@ def _layout(devices: int | Literal["auto"]) -> tuple[int, int, bool]:
 
 
 def _end_with(parent: int) -> None:
-    # On GPUs, whoever waits for a lost process would wait for minutes.
+    """End this process when its parent has ended: on GPUs, waiting for a lost process would take minutes."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""The learning curve: what each epoch cost, its scores on the held-out fold, and where both are logged."""
+"""The learning curve: scores of each epoch on the held-out fold, its cost in time and memory, and logging of both."""
 
 import dataclasses
 import json
@@ -27,11 +27,11 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Cost:
-    """Measured figures of an epoch, which differ from run to run.
+    """The measured cost of an epoch, which differs from run to run.
 
     Attributes:
-        images_per_second: of all processes together, while training.
-        data_wait: share of that time in which the network waited for a batch.
+        images_per_second: training throughput, all processes together.
+        data_wait: share of the training time spent waiting for a batch.
         memory_gb: peak memory so far, of the GPU if there is one, else of this process.
     """
 
@@ -42,7 +42,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Epoch(Cost):
-    """What training itself knows of an epoch: its number, the last learning rate, the mean loss, the cost."""
+    """An epoch of training: its number (from 0), the last learning rate, the mean training loss, and the cost."""
 
     epoch: int
     learning_rate: float
@@ -59,7 +59,7 @@ class EpochScores(Epoch):
 
 
 class ThroughputMeter:
-    """Measures throughput from its creation on, in one of ``processes`` that do the same."""
+    """Measures throughput from its creation on, in one of ``processes`` that train together."""
 
     def __init__(self, processes: int = 1) -> None:
         self._processes = processes
@@ -68,7 +68,7 @@ class ThroughputMeter:
         self._images = 0
 
     def measured(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield the batches, recording how long each was waited for."""
+        """Yield the batches, recording the time spent waiting for each."""
         iterator = iter(batches)
         while True:
             asked = time.perf_counter()
@@ -80,7 +80,7 @@ class ThroughputMeter:
             yield batch
 
     def read(self) -> Cost:
-        """The cost so far; the device must have finished its work."""
+        """The cost so far. Synchronise the device first, or unfinished work is not counted."""
         seconds = time.perf_counter() - self._started
         return Cost(self._images / seconds, self._waited / seconds, peak_memory() / 1e9)
 
@@ -100,13 +100,14 @@ def score_epoch(
     prior: Floats,
     loss: Callable[[Tensor, Tensor], Tensor],
 ) -> EpochScores:
-    """Score an epoch on the held-out fold, without choosing any threshold on it.
+    """Score an epoch on the held-out fold, without fitting thresholds to it.
 
     Args:
-        epoch: what training knows.
-        probabilities: (N, 28), held-out.
+        epoch: the epoch to which the scores are added.
+        probabilities: (N, 28), of the held-out fold.
         truth: (N, 28).
-        prior: (28,) share of the training samples with each label; macro-F1 gives each label to that share of samples.
+        prior: (28,), proportion of training samples with each label; for macro-F1, each label is predicted for that
+            proportion of samples.
         loss: the training objective, computed over the whole fold at once.
     """
     logits = torch.logit(torch.from_numpy(probabilities), eps=1e-6)
@@ -130,19 +131,19 @@ def log_line(row: EpochScores, epochs: int) -> str:
 
 
 def table(rows: list[EpochScores]) -> pd.DataFrame:
-    """The learning curve, a row per epoch: only what is a function of parameters and data, so not the cost."""
+    """The learning curve, a row per epoch, without the cost, which differs from run to run."""
     measured = [field.name for field in dataclasses.fields(Cost)]
     return pd.DataFrame([dataclasses.asdict(row) for row in rows]).drop(columns=measured)
 
 
 def write_log(path: Path, rows: Sequence[EpochScores]) -> None:
-    """Write the learning curve with its cost as JSON lines, an object per epoch; a log, not an output of the stage."""
+    """Write the learning curve with the cost as JSON lines, an object per epoch. A log, not an output of the stage."""
     with replacing(path) as temporary:
         temporary.write_text("".join(f"{json.dumps(dataclasses.asdict(row))}\n" for row in rows))
 
 
 def tensorboard_writer(folder: Path) -> Callable[[EpochScores], None]:
-    """Start a TensorBoard run in ``folder``; the function returned adds an epoch to it.
+    """Start a TensorBoard run in ``folder``; return a function that adds an epoch to it.
 
     Raises:
         InputError: the package is not installed.

@@ -101,10 +101,10 @@ def fit(
 
 @dataclass
 class TrainingRun:
-    """How far a training has come, and what is saved of it when.
+    """The progress of a training run, which is saved at intervals.
 
     Args:
-        learner: what is trained.
+        learner: the network, its optimizer and its moving average.
         states: where it is saved.
         save_minutes: the longest time between two saves; 0 saves after every step.
         epoch: epochs completed, including their evaluation where one was due.

@@ -1,4 +1,4 @@
-"""A row of the comparison: scores over all seeds together, and the difference to no attention, paired."""
+"""A row of the comparison: scores of all seeds together, and the paired difference to no attention."""
 
 import numpy as np
 from sklearn.metrics import f1_score
@@ -15,7 +15,7 @@ def test_scores_are_macro_f1_over_all_seeds_and_nothing_differs_from_itself() ->
     score = params.Score(resamples=50, confidence=0.95, seed=0)
     same = row(("none", "pooled"), decisions, decisions, truth, groups, score)
     assert str(same["macro-F1"]).startswith(f"{f1_score(truth, decisions, average='macro'):.3f} (")
-    assert str(same["over none"]).startswith("+0.000 (")
+    assert str(same["difference to none"]).startswith("+0.000 (")
     better = row(("cbam", "pooled"), truth, decisions, truth, groups, score)
     gain = 1 - f1_score(truth, decisions, average="macro")
-    assert str(better["over none"]).startswith(f"+{gain:.3f} (+")
+    assert str(better["difference to none"]).startswith(f"+{gain:.3f} (+")

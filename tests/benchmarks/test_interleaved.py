@@ -1,4 +1,4 @@
-"""The benchmarks' stopwatch."""
+"""The timing of the benchmarks: interleaved rounds and their ratios."""
 
 import json
 

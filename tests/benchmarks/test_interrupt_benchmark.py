@@ -1,4 +1,4 @@
-"""The killing benchmark notices what differs, and kills all that a command started."""
+"""The interruption benchmark detects differing files, and kills all processes that a command started."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.interrupt import begun, differing, digests, mend_lock, stop, torn
+from benchmarks.interrupt import corrupt_locks, differing, digests, repair_lock, started_stages, stop
 
 
 def test_a_missing_an_added_and_a_changed_file_differ(tmp_path: Path) -> None:
@@ -24,37 +24,38 @@ def test_a_missing_an_added_and_a_changed_file_differ(tmp_path: Path) -> None:
     assert differing(one, two) == differing(two, one) == 2
 
 
-def test_the_stage_that_is_going_is_read_from_the_log() -> None:
+def test_started_stages_are_read_from_the_log() -> None:
     log = (
-        "Running stage 'data/sample/dvc.yaml:simulate':\n> python\nStage 'pack' is cached\nRunning stage 'tta@a-b-0':\n"
+        "Running stage 'data/sample/dvc.yaml:simulate':\n> python\nStage 'pack@x' is cached\n"
+        "Running stage 'contact-sheet@x':\nRunning stage 'tta@a-b-0':\n"
     )
-    assert begun(log) == ["simulate", "tta"]
+    assert started_stages(log) == ["simulate", "contact-sheet", "tta"]
 
 
-def test_a_torn_lock_is_taken_back_and_counted_and_no_other_failure_is(tmp_path: Path) -> None:
+def test_a_corrupt_lock_is_restored_and_counted_and_other_failures_are_raised(tmp_path: Path) -> None:
     (tmp_path / "dvc.lock").write_text("whole")
     someone = ["-c", "user.name=a", "-c", "user.email=a"]
     for command in (["init", "--quiet"], ["add", "."], [*someone, "commit", "--quiet", "--message", "a"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     (tmp_path / "dvc.lock").write_text("wh")
     (tmp_path / "repro.log").write_text("ERROR: './dvc.lock' validation failed.")
-    mend_lock(tmp_path)
+    repair_lock(tmp_path)
     assert (tmp_path / "dvc.lock").read_text() == "whole"
-    assert torn(tmp_path) == 1
+    assert corrupt_locks(tmp_path) == 1
     (tmp_path / "repro.log").write_text("Running stage 'pack':\nERROR: failed\nUpdating lock file 'dvc.lock'")
     with pytest.raises(RuntimeError, match="failed"):
-        mend_lock(tmp_path)
+        repair_lock(tmp_path)
 
 
 def alive(process: int) -> bool:
-    """Whether a process runs still; one that nobody has waited for yet does not."""
+    """Whether a process is running; a zombie is not."""
     try:
         return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
 
 
-def test_children_are_killed_too(tmp_path: Path) -> None:
+def test_child_processes_are_killed_too(tmp_path: Path) -> None:
     command = f"sleep 60 & echo $! > {tmp_path}/child; wait"
     process = subprocess.Popen(["sh", "-c", command], start_new_session=True)
     while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text().strip():

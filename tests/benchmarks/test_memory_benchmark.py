@@ -1,11 +1,21 @@
-"""The benchmark of the loader's memory runs at toy size."""
+"""The memory benchmark counts what a process allocates, from the first tenth of an epoch to its end."""
 
-import math
+from itertools import count
+
+import numpy as np
+import pytest
 
 from benchmarks import memory
 
 
-def test_memory() -> None:
-    figures = memory.main(samples=1000)
-    assert set(figures) == {"growth_mb_0_workers", "growth_mb_2_workers"}
-    assert all(math.isfinite(growth) for growth in figures.values())  # how much is for a whole epoch to show
+def test_allocated_memory_is_counted() -> None:
+    before = memory.private_memory_mb()
+    held = np.ones(64 * 2**20, dtype=np.uint8)
+    assert memory.private_memory_mb() - before == pytest.approx(64, abs=16)
+    assert held.all()
+
+
+def test_growth_is_from_the_first_tenth_to_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = count()
+    monkeypatch.setattr(memory, "private_memory_mb", lambda: float(next(used)))
+    assert memory.main(samples=1000) == {"growth_mb_0_workers": 9.0, "growth_mb_2_workers": 9.0}

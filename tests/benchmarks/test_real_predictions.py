@@ -1,4 +1,4 @@
-"""The benchmark on competitors' predictions, at toy size."""
+"""The benchmark on probabilities of competitors, at toy size."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
+from benchmarks import real_predictions
 from benchmarks.real_predictions import compare
 from pipeline.core.errors import InputError
 from pipeline.core.labels import format_target
@@ -32,9 +33,10 @@ def files(tmp_path: Path) -> tuple[Path, Path, Path]:
 
 
 def test_the_last_line_is_the_default_s_score_beside_its_peers(
-    files: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+    files: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scores, truth, peer = files
+    monkeypatch.setattr(real_predictions, "RESAMPLES", 20)
     compare(scores, truth, [f"theirs={peer}"], repeats=1)
     printed = capsys.readouterr().out
     figures = json.loads(printed.splitlines()[-1])
@@ -50,7 +52,7 @@ def test_the_last_line_is_the_default_s_score_beside_its_peers(
     )
     assert figures["low"] <= figures["cross_fitted_macro_f1"] <= figures["high"]
     assert figures["cross_fitted_macro_f1"] > 0.8
-    for line in ("as params.yaml says", "per_label", "ranks", "platt", "one", "two", "theirs"):
+    for line in ("as in params.yaml", "per_label", "ranks", "platt", "one", "two", "theirs"):
         assert line in printed
 
 
@@ -64,5 +66,5 @@ def test_files_that_do_not_fit_are_named(files: tuple[Path, Path, Path], tmp_pat
     with pytest.raises(InputError, match=r"strange\.csv: 1 of its ids are not in .*scores\.npz"):
         compare(scores, tmp_path / "strange.csv", [], repeats=1)
     (tmp_path / "part.csv").write_text("Id,Predicted\nrow-00,1\n")
-    with pytest.raises(InputError, match=r"part\.csv: it lacks rows"):
+    with pytest.raises(InputError, match=r"part\.csv: rows of the truth file are missing"):
         compare(scores, truth, [f"part={tmp_path / 'part.csv'}"], repeats=1)

@@ -1,4 +1,4 @@
-"""The rehearsal runs at toy size, ends in a submission of every test sample, and leaves nothing to do."""
+"""The rehearsal runs at toy size, ends in a submission of every test sample, and leaves nothing stale."""
 
 from pathlib import Path
 
@@ -11,6 +11,6 @@ from pipeline.core import paths
 def test_rehearsal(tmp_path: Path) -> None:
     figures = rehearsal.rehearse(tmp_path, train=120, test=20)
     assert figures.index.tolist() == list(rehearsal.STAGES)
-    assert (figures > 0).all(axis=None)
+    assert figures["peak_mb"].between(10, 2000).all()
     assert len(pd.read_csv(tmp_path / paths.SUBMISSION)) == 20
-    assert rehearsal.time_nothing_to_do(tmp_path) > 0  # it raises where a stage would run
+    rehearsal.time_nothing_to_do(tmp_path)  # raises if a stage is stale

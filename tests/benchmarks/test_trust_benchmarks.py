@@ -1,4 +1,4 @@
-"""The benchmarks of folds, coverage and the leak, at toy size."""
+"""The benchmarks of folds, interval coverage and image-level folds, at toy size."""
 
 import json
 from pathlib import Path
@@ -16,11 +16,11 @@ from pipeline.data.fold_table import read_folds
 SMALL = Simulation(seed=3, train=36, test=12, size=64, fields_per_antibody=3.0, near_duplicates=0.0, test_exposure=0.75)
 
 
-def test_our_folds_are_compared_with_the_libraries() -> None:
-    rows = {row.pop("way"): row for row in folds.compare(*folds.draw_labels(400, seed=0)).to_dict("records")}
-    assert rows["ours"]["leaked"] == 0
-    assert rows["ours, without groups"]["leaked"] > 0.5
-    assert rows["ours"]["mean"] < rows["best of 50 random"]["mean"]
+def test_folds_are_compared_with_other_splitters() -> None:
+    rows = {row.pop("method"): row for row in folds.compare(*folds.draw_labels(400, seed=0)).to_dict("records")}
+    assert rows["this project"]["leaked"] == 0
+    assert rows["this project, without groups"]["leaked"] > 0.5
+    assert rows["this project"]["mean"] < rows["best of 50 random"]["mean"]
 
 
 def test_deviations_of_a_hand_worked_case() -> None:
@@ -32,17 +32,17 @@ def test_deviations_of_a_hand_worked_case() -> None:
     assert folds.deviations(truth[:, :2], assigned).tolist() == [0, 1]
 
 
-def test_coverage_is_that_of_the_intervals() -> None:
+def test_coverage_of_right_and_wrong_values() -> None:
     case = coverage.Case("toy", 40, 0.2, 0.6)
     known = coverage.true_f1(case)
-    # Against what a label surely does not have, no interval holds; against the truth most do.
+    # No interval contains an impossible F1; most contain the true one.
     assert not coverage.covers(1, case, known + 2)[1].any()
-    held, labels = coverage.covers(1, case, known)
-    assert isinstance(held, bool)
+    macro, labels = coverage.covers(1, case, known)
+    assert macro
     assert labels.mean() > 0.7
 
 
-def test_fields_of_an_antibody_look_alike_and_image_level_folds_flatter() -> None:
+def test_fields_of_an_antibody_are_similar_and_image_level_folds_score_higher() -> None:
     halves = leak.simulate(SMALL)
     train = halves["train"]
     assert np.isfinite(train.features).all()
@@ -51,7 +51,7 @@ def test_fields_of_an_antibody_look_alike_and_image_level_folds_flatter() -> Non
     same = train.groups[:, None] == train.groups[None]
     apart = ~np.eye(len(same), dtype=np.bool_)
     assert distance[same & apart].mean() < 0.7 * distance[~same].mean()
-    rows = {way: leak.judge(train, halves["test"], way, seed=0) for way in leak.WAYS}
+    rows = {split: leak.cross_validate(train, halves["test"], split, seed=0) for split in leak.SPLITS}
     assert float(str(rows["image-level"]["cross-validated"])) > float(str(rows["grouped"]["cross-validated"]))
 
 
@@ -79,6 +79,6 @@ def test_networks_are_trained_again_on_the_same_samples_in_folds_that_split_grou
 
 def test_a_benchmark_ends_in_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["folds"])
-    monkeypatch.setattr(folds, "MADE_UP", 300)
+    monkeypatch.setattr(folds, "SIMULATED", 300)
     folds.main()
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["ours"]["leaked"] == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["this project"]["leaked"] == 0

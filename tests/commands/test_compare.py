@@ -88,7 +88,7 @@ def test_a_run_is_no_better_than_itself_and_the_order_only_turns_the_sign() -> N
     worse, better = run_of("a", truth, decided(truth, 0.2)), run_of("b", truth, decided(truth, 0.05))
     same, _, words = compare(worse, worse, SETTINGS)
     assert (same.estimate, same.low, same.high) == (0, 0, 0)
-    assert "cannot be told apart" in words
+    assert "do not differ significantly" in words
     forth, _, words = compare(worse, better, SETTINGS)
     back, _, words_back = compare(better, worse, SETTINGS)
     assert (back.estimate, back.low, back.high) == pytest.approx((-forth.estimate, -forth.high, -forth.low))
@@ -105,15 +105,15 @@ def test_only_what_both_held_out_is_compared_whatever_its_order() -> None:
     other = ScoredRun("b", other.samples.iloc[shuffled], other.decisions[shuffled])
     found, _, words = compare(one, other, SETTINGS)
     assert found.estimate == pytest.approx(macro_f1(second[30:90], truth[30:90]) - macro_f1(first[30:90], truth[30:90]))
-    assert "60 samples that only one of them holds are left out." in words
+    assert "60 samples that are in only one of the two runs are left out." in words
 
 
 def test_runs_that_cannot_be_compared_are_refused() -> None:
     truth = truth_of(30)
     one = run_of("a", truth, truth)
-    with pytest.raises(InputError, match="a and b have no held-out sample in common"):
+    with pytest.raises(InputError, match="a and b have no sample in common"):
         compare(one, run_of("b", truth, truth, first_id=30), SETTINGS)
-    with pytest.raises(InputError, match="different truth for 30 samples, such as id0"):
+    with pytest.raises(InputError, match="different true labels for 30 samples, such as id0"):
         compare(one, run_of("b", ~truth, truth), SETTINGS)
 
 
@@ -122,6 +122,15 @@ def test_other_folds_are_named() -> None:
     one, other = run_of("a", truth, truth), run_of("b", truth, truth)
     other.samples["fold"] = "0"
     assert "Their folds differ" in compare(one, other, SETTINGS)[2]
+
+
+def test_the_interval_is_said_not_to_contain_the_variation_between_seeds() -> None:
+    truth = truth_of(90)
+    worse, better = run_of("a", truth, decided(truth, 0.2)), run_of("b", truth, decided(truth, 0.05))
+    for other in (worse, better):
+        words = " ".join(compare(worse, other, SETTINGS)[2].split())
+        assert "Each run was trained with one seed" in words
+        assert "the interval does not include the variation between seeds" in words
 
 
 def git(*arguments: str) -> None:
@@ -147,11 +156,9 @@ def test_revisions_are_read_from_the_cache(
         git("commit", "-qm", tag)
         git("tag", tag)
     assert np.array_equal(read_scored_run("before").decisions, decided(truth, 0.2))
-    monkeypatch.setattr("sys.argv", ["compare", "before"])
-    main()
+    main(["before"])
     by_workspace = capsys.readouterr().out
-    monkeypatch.setattr("sys.argv", ["compare", "before", "after"])
-    main()
+    main(["before", "after"])
     by_revision = capsys.readouterr().out
     assert by_revision == by_workspace.replace("\n. is better", "\nafter is better")
     assert "after is better by" in by_revision

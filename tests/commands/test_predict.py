@@ -47,7 +47,7 @@ def files(ids: list[str]) -> dict[str, bytes]:
     }
 
 
-def bold(seed: int, model: params.Model) -> Network:
+def bold(seed: int, model: params.NetworkModel) -> Network:
     """A network whose probabilities are far apart, unlike those of one that was only initialised."""
     torch.manual_seed(seed)
     network = Network(model)
@@ -75,12 +75,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Predict:
+def run(folder: Path) -> Predict:
     """Predict as the command line would, and read what was written."""
 
     def run(*arguments: str) -> pd.DataFrame:
-        monkeypatch.setattr(sys, "argv", ["predict", *arguments])
-        predict.main()
+        predict.main(arguments)
         return pd.read_csv(folder / "predictions.csv", dtype={"id": str})
 
     return run
@@ -138,10 +137,10 @@ def test_the_run_says_which_models_decide(run: Predict, capsys: pytest.CaptureFi
     content = {**rule, "thresholds": [0.5] * len(LABELS), "by_fold": {"0": {}, "1": {}}}
     (paths.BLEND / "decisions.json").write_text(json.dumps(content))
     table = run("new")
-    assert "does not decide on them: large fold 0, large fold 1" in capsys.readouterr().err
+    assert "the decision rule of the run does not use them: large fold 0, large fold 1" in capsys.readouterr().err
     np.testing.assert_allclose(table.loc[0, list(LABELS)].to_numpy(float), expected("a")["small"], atol=5e-6)
     paths.model("small", 1).unlink()
-    with pytest.raises(InputError, match="models lacks small fold 1, on which the run"):
+    with pytest.raises(InputError, match="models lacks small fold 1, which the decision rule of the run needs"):
         run("new")
 
 
@@ -179,7 +178,7 @@ def test_each_decided_label_has_its_overlay(run: Predict) -> None:
     }
     assert {path.name for path in Path("maps").iterdir()} == names
     assert len({path.read_bytes() for path in Path("maps").iterdir()}) > len(IDS)
-    with pytest.raises(InputError, match="maps is there already"):
+    with pytest.raises(InputError, match="maps already exists"):
         run("new", "--maps", "maps")
 
 
@@ -192,17 +191,17 @@ def test_a_place_inside_a_file_and_two_networks_of_one_fold_are_refused(run: Pre
         run("new", "--maps", "file/maps")
     assert Path("file").read_text() == "mine"
     shutil.copytree("models", "models/older")
-    with pytest.raises(InputError, match=r"are both .*, fold 0: name a folder of one"):
+    with pytest.raises(InputError, match=r"are both .*, fold 0: choose a folder with one"):
         run("new")
 
 
 @pytest.mark.usefixtures("folder")
 def test_an_overlay_shows_the_mean_of_all_models(run: Predict) -> None:
-    recipe = TINY.model_copy(update={"size": SIDE, "head": "forest", "backbone": "measured"})
+    recipe = params.ClassicalModel(kind="classical", size=SIDE, seed=0)
     for fold in (0, 1):
         forest = FeatureForest(fold)
         seen = torch.from_numpy(np.stack([field(str(number), SIDE) for number in range(12)])).permute(0, 3, 1, 2)
-        forest.forest.solve(forest.describe(seen), (torch.rand(12, len(LABELS)) < 0.5).float())
+        forest.forest.fit(forest.head_features(seen), (torch.rand(12, len(LABELS)) < 0.5).float())
         checkpoint.save(paths.model("forest", fold), forest, recipe)
     table = run(*(f"new/a_{channel}.png" for channel in CHANNELS), "--threshold", "1", "--maps", "maps")
     total = np.zeros((MAP_SIZE, MAP_SIZE))
@@ -229,7 +228,7 @@ def test_all_problems_are_told_at_once_and_nothing_is_written(run: Predict) -> N
     for part in (
         "5 problems",
         "b_1_red.png",
-        "ends early",
+        "a truncated file",
         "different sizes",
         "blue 32",
         "d_blue.png",
@@ -243,12 +242,12 @@ def test_all_problems_are_told_at_once_and_nothing_is_written(run: Predict) -> N
     ("arguments", "message"),
     [
         (["absent"], "absent is missing"),
-        (["models"], "models: no images here"),
-        (["new", "--models", "absent"], "absent: no models here"),
-        (["new", "--models", "new"], "new: no models here"),
+        (["models"], "models: no images found"),
+        (["new", "--models", "absent"], "absent: no models found"),
+        (["new", "--models", "new"], "new: no models found"),
         (["new", "--out", "new"], "--out .*new is a folder"),
-        (["new", "--maps", "m", "--out", "m/p.csv"], "lies in --maps"),
-        (["new", "--threshold", "3"], "--threshold 3.0: a probability"),
+        (["new", "--maps", "m", "--out", "m/p.csv"], "lies inside --maps"),
+        (["new", "--threshold", "3"], "--threshold 3.0: give a probability"),
     ],
 )
 def test_bad_input_is_named(run: Predict, arguments: list[str], message: str) -> None:
@@ -260,14 +259,14 @@ def test_bad_input_is_named(run: Predict, arguments: list[str], message: str) ->
 def test_models_that_do_not_fit_are_refused(run: Predict) -> None:
     large = TINY.model_copy(update={"size": 96})
     checkpoint.save(Path("other/large/fold-0.safetensors"), bold(0, large), large)
-    with pytest.raises(InputError, match="sees 96 pixels: raise pack"):
+    with pytest.raises(InputError, match="needs images of 96 pixels: raise pack"):
         run("new", "--models", "other")
     with replacing(Path("other/large/fold-0.safetensors")) as path:
         path.write_bytes(paths.model("small", 0).read_bytes().replace(b"Nucleoli", b"Nucleoly"))
     with pytest.raises(InputError, match="its labels are not this version's"):
         run("new", "--models", "other")
     for old, new, fault in (
-        (b"dropout", b"dropaut", r"parameters .* \(dropout"),
+        (b"dropout", b"dropaut", r"parameters .* \(network\.dropout"),
         (b"bn1.bias", b"bn1.bies", "weights do not fit"),
     ):
         with replacing(Path("other/large/fold-0.safetensors")) as path:
@@ -277,7 +276,7 @@ def test_models_that_do_not_fit_are_refused(run: Predict) -> None:
 
 
 def test_the_command_ends_with_a_message_and_code_1(folder: Path) -> None:
-    command = [sys.executable, "-m", "pipeline.commands.predict", "absent"]
+    command = [sys.executable, "-m", "pipeline", "predict", "absent"]
     result = subprocess.run(
         command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )

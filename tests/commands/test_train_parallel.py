@@ -138,6 +138,6 @@ def test_cells_are_started_as_dvc_yaml_says() -> None:
 
 def test_what_was_made_from_something_else_is_not_noted(project: Path) -> None:
     (project / "edit").touch()
-    with pytest.raises(InputError, match="changed under way"):
+    with pytest.raises(InputError, match="changed meanwhile"):
         run_jobs(CELLS[:1], 1)
     assert not (project / "dvc.lock").exists()

@@ -101,7 +101,7 @@ def test_groups_that_share_a_duplicate_become_one() -> None:
 
 def test_a_threshold_that_glues_strangers_together_is_refused() -> None:
     pairs, _ = near_pairs(random_hashes(0, 3000), 120)
-    with pytest.raises(InputError, match=r"folds\.near_duplicates: at 120 bits [\d,]+ of 3,000 samples"):
+    with pytest.raises(InputError, match=r"folds\.near_duplicates: with 120 bits, [\d,]+ of 3,000 samples"):
         check_chains(pairs, 3000, 120)
     chain = np.column_stack([np.arange(FEW - 1), np.arange(1, FEW)])
     check_chains(chain, 300, 48)
@@ -127,7 +127,7 @@ def test_the_stage_keeps_duplicates_in_one_fold_also_by_way_of_a_test_sample(
     hashes[65 + 50] = flipped(hashes[62:63], 30, 0)[0]  # two: a training sample like a test sample of one,
     hashes[55] = flipped(hashes[62:63], 30, 1)[0]  # and a training sample of one like it as well, from the other side
     for number, source in enumerate(("one", "two")):
-        path = paths.packed(source) / "index.csv"
+        path = paths.packed_index(source)
         index = pd.read_csv(path, keep_default_na=False, dtype=str)
         index["phash"] = text(hashes[65 * number : 65 * (number + 1)])
         for channel in CHANNELS:
@@ -143,4 +143,6 @@ def test_the_stage_keeps_duplicates_in_one_fold_also_by_way_of_a_test_sample(
     listed = pd.read_csv(paths.DUPLICATES)
     assert len(listed) == 2
     assert json.loads(paths.FOLDS_AUDIT.read_text())["duplicates"]["training_and_test"] == 2
-    assert "2 pairs of samples show one field of view (2 of a training and a test sample" in capsys.readouterr().out
+    assert (
+        "2 pairs of samples show the same field of view (2 of a training and a test sample" in capsys.readouterr().out
+    )

@@ -15,7 +15,6 @@ from sklearn.model_selection import StratifiedGroupKFold
 from pipeline.core.errors import InputError
 from pipeline.core.labels import LABELS, target_matrix
 from pipeline.data.fold_assignment import assign_folds, audit_folds, exchange, groups_by_label, leaked_share, stratify
-from pipeline.data.fold_table import read_folds
 
 REAL = Path("../shared/hpa/labels")
 
@@ -188,20 +187,3 @@ def test_the_audit_of_a_hand_worked_case() -> None:
 def test_a_group_in_two_folds_counts_with_all_its_samples() -> None:
     groups = np.array(["a", "a", "a", "b", "c"])
     assert leaked_share(groups, np.array([0, 0, 1, 0, 1])) == pytest.approx(3 / 5)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "missing"),
-        ("id,source,row,target,group\n", "damaged"),
-        ("id,source,row,target,group,fold\na,s,0,1,g,x\n", "damaged"),
-        ("", "damaged"),
-    ],
-)
-def test_damaged_folds_are_refused(tmp_path: Path, content: str | None, message: str) -> None:
-    path = tmp_path / "folds.csv"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(InputError, match=rf"folds\.csv is {message}.*folds stage"):
-        read_folds(path)

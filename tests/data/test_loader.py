@@ -140,10 +140,10 @@ def test_a_failure_ends_the_program_though_its_traceback_holds_the_loader(tmp_pa
     script.write_text(
         """
 import numpy as np, pandas as pd
-from pipeline.data.loader import Samples, ordered_batches, workers_of
+from pipeline.data.loader import Samples, closing_workers, ordered_batches
 table = pd.DataFrame({"source": ["a"] * 4, "row": range(4), "target": "0"})
 batches = ordered_batches(Samples(table, {"a": np.zeros((4, 8, 8, 4), np.uint8)}, 8), 2, 2)
-with workers_of(batches):
+with closing_workers(batches):
     for _ in batches:
         raise RuntimeError("out of memory")
 """,

@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom on a finished run, and are committed without what they showed."""
+"""The notebooks run from top to bottom on a finished run, and are committed without outputs."""
 
 import shutil
 from dataclasses import replace
@@ -26,12 +26,12 @@ pytestmark = pytest.mark.xdist_group("notebooks")
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STARTS = {"01_data": ".", "02_folds_and_score": "notebooks", "03_attention_maps": "notebooks"}
-"""Where each is started from."""
+"""The working folder in which each is started."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with its networks and its decisions on the test set."""
+    """A finished run with its networks and its test decisions."""
     root = tmp_path_factory.mktemp("run")
     (root / "notebooks").mkdir()
     shutil.copy(ROOT / "params.yaml", root)
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(path: Path, folder: Path) -> None:
-    """Execute a notebook on the run in a folder, and see that it draws and does not complain."""
+    """Execute a notebook on the run in a folder; it must draw figures and print no warning."""
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder / STARTS[path.stem])}}).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
@@ -59,7 +59,7 @@ def run(path: Path, folder: Path) -> None:
     assert not [output["text"] for output in shown if output.get("name") == "stderr"]
 
 
-def test_each_is_run() -> None:
+def test_every_notebook_is_tested() -> None:
     assert [path.stem for path in NOTEBOOKS] == list(STARTS)
 
 
@@ -69,7 +69,9 @@ def test_it_runs_to_its_end(folder: Path, path: Path, monkeypatch: pytest.Monkey
     run(path, folder)
 
 
-def test_maps_of_a_forest_are_shown(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_occlusion_maps_of_a_classical_model_are_shown(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     copy = shutil.copytree(folder, tmp_path / "run")
     monkeypatch.chdir(copy)

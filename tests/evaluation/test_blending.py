@@ -45,7 +45,7 @@ def test_certainty_of_both_kinds_has_a_mean_logit() -> None:
 def test_ranks_forget_all_but_the_order() -> None:
     members, truth = scored_models(0, (1, 2))
     bent = np.stack([members[0], members[1] ** 3])
-    blends = [fit_blender("ranks", each, truth, pull=1).apply(each) for each in (members, bent)]
+    blends = [fit_blender("ranks", each, truth, weight_l2=1).apply(each) for each in (members, bent)]
     np.testing.assert_array_equal(blends[0].argsort(axis=0, kind="stable"), blends[1].argsort(axis=0, kind="stable"))
 
 
@@ -53,7 +53,7 @@ def test_equal_models_blend_to_themselves() -> None:
     members, truth = scored_models(1, (1,))
     twice = np.concatenate([members, members])
     for kind in BLENDINGS:
-        blended = fit_blender(kind, twice, truth, pull=1).apply(twice)
+        blended = fit_blender(kind, twice, truth, weight_l2=1).apply(twice)
         np.testing.assert_allclose(blended, members[0], rtol=1e-5, err_msg=kind)
 
 
@@ -62,8 +62,8 @@ def test_equal_models_blend_to_themselves() -> None:
 def test_permuting_the_rows_permutes_the_blend(seed: int, kind: str) -> None:
     members, truth = scored_models(seed, (1, 1.5, 3), samples=60)
     order = np.random.default_rng(seed).permutation(60)
-    before = fit_blender(kind, members, truth, pull=1).apply(members)  # type: ignore[arg-type]
-    after = fit_blender(kind, members[:, order], truth[order], pull=1).apply(members[:, order])  # type: ignore[arg-type]
+    before = fit_blender(kind, members, truth, weight_l2=1).apply(members)  # type: ignore[arg-type]
+    after = fit_blender(kind, members[:, order], truth[order], weight_l2=1).apply(members[:, order])  # type: ignore[arg-type]
     np.testing.assert_allclose(after, before[order], atol=1e-3)
 
 
@@ -71,7 +71,7 @@ def test_permuting_the_rows_permutes_the_blend(seed: int, kind: str) -> None:
 @settings(max_examples=15, deadline=None)
 def test_weights_are_shares(seed: int) -> None:
     members, truth = scored_models(seed, (1, 2, 4), samples=60)
-    weights = learn_weights(members, truth, pull=1)
+    weights = learn_weights(members, truth, weight_l2=1)
     assert (weights >= 0).all()
     assert weights.sum() == pytest.approx(1)
 
@@ -79,28 +79,30 @@ def test_weights_are_shares(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_useless_model_gets_no_weight_at_all(seed: int) -> None:
     members, truth = scored_models(seed, (1.0, 1.2))
-    weights = learn_weights(np.concatenate([members, useless(seed)]), truth, pull=1)
+    weights = learn_weights(np.concatenate([members, useless(seed)]), truth, weight_l2=1)
     assert weights[2] == 0
     assert (weights[:2] > 0.2).all()
 
 
 def test_a_misleading_model_gets_none_and_alone_it_gets_all() -> None:
     members, truth = scored_models(0, (1.0,))
-    assert learn_weights(np.concatenate([members, 1 - members]), truth, pull=1).tolist() == [1, 0]
-    assert learn_weights(1 - members, truth, pull=1).tolist() == [1]
+    assert learn_weights(np.concatenate([members, 1 - members]), truth, weight_l2=1).tolist() == [1, 0]
+    assert learn_weights(1 - members, truth, weight_l2=1).tolist() == [1]
 
 
-def test_without_a_pull_the_weights_are_those_of_scikit_learns_regression() -> None:
+def test_without_a_penalty_the_weights_are_those_of_scikit_learns_regression() -> None:
     members, truth = scored_models(2, (1, 1.3, 1.6))
     pairs = logit(members.astype(np.float64)).reshape(3, -1).T
     by_sklearn = LogisticRegression(C=np.inf, tol=1e-8).fit(pairs, truth.ravel()).coef_[0]
     assert (by_sklearn > 0).all()
-    np.testing.assert_allclose(learn_weights(members, truth, pull=0), by_sklearn / by_sklearn.sum(), atol=2e-3)
+    np.testing.assert_allclose(learn_weights(members, truth, weight_l2=0), by_sklearn / by_sklearn.sum(), atol=2e-3)
 
 
-def test_the_pull_makes_weights_equal_and_gives_way_to_many_samples() -> None:
+def test_the_penalty_makes_weights_equal_and_gives_way_to_many_samples() -> None:
     members, truth = scored_models(3, (1, 1.2, 1.2))
-    np.testing.assert_allclose(learn_weights(members, truth, pull=1e6), [1 / 3] * 3, atol=1e-3)
-    free = learn_weights(members, truth, pull=0)
-    drawn = [learn_weights(np.tile(members, (1, times, 1)), np.tile(truth, (times, 1)), pull=3) for times in (1, 50)]
+    np.testing.assert_allclose(learn_weights(members, truth, weight_l2=1e6), [1 / 3] * 3, atol=1e-3)
+    free = learn_weights(members, truth, weight_l2=0)
+    drawn = [
+        learn_weights(np.tile(members, (1, times, 1)), np.tile(truth, (times, 1)), weight_l2=3) for times in (1, 50)
+    ]
     assert np.abs(drawn[1] - free).sum() < np.abs(drawn[0] - free).sum() / 2

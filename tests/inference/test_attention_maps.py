@@ -9,14 +9,15 @@ from pipeline.core import params
 from pipeline.inference.attention_maps import label_maps
 from pipeline.models.attention import SpatialGate
 from pipeline.models.network import Network
-from tests.fixtures.models import TINY
+from tests.fixtures.models import FROZEN, TINY
 
 SIZE = 96
+GATES = [f"gate_{stage}" for stage in (1, 2, 3, 4)]
 
 
-def network(**changes: object) -> Network:
+def network(model: params.BackboneModel = TINY, **changes: str) -> Network:
     torch.manual_seed(0)
-    return Network(params.Model.model_validate(TINY.model_dump() | changes)).eval()
+    return Network(model.model_copy(update=changes)).eval()
 
 
 def images(count: int = 2) -> torch.Tensor:
@@ -36,16 +37,22 @@ def test_grad_cam_is_the_rectified_sum_of_features_by_their_mean_gradients() -> 
 
 
 @pytest.mark.parametrize(
-    ("attention", "head"), [("none", "pooled"), ("cbam", "pooled"), ("cbam", "label_queries"), ("cbam", "kernel")]
+    ("model", "changes", "expected"),
+    [
+        (TINY, {"attention": "none"}, {"grad_cam"}),
+        (TINY, {}, {"grad_cam", *GATES}),
+        (TINY, {"head": "label_queries"}, {"grad_cam", "query", *GATES}),
+        (FROZEN, {}, {"grad_cam", *GATES}),
+    ],
+    ids=["no attention", "cbam", "label queries", "frozen"],
 )
-def test_every_kind_is_given_in_range_at_the_size_asked_for(attention: str, head: str) -> None:
-    net = network(attention=attention, head=head, pretrained="x")
+def test_every_kind_is_given_in_range_at_the_size_asked_for(
+    model: params.BackboneModel, changes: dict[str, str], expected: set[str]
+) -> None:
+    net = network(model, **changes)
     if net.kernel is not None:
-        net.kernel.solve(net.head_features(images(6)), torch.eye(6, 28))
+        net.kernel.fit(net.head_features(images(6)), torch.eye(6, 28))
     maps = label_maps(net, images(), torch.tensor([0, 27]), SIZE)
-    expected = {"grad_cam"}
-    expected |= {f"gate_{stage}" for stage in (1, 2, 3, 4)} if attention == "cbam" else set()
-    expected |= {"query"} if head == "label_queries" else set()
     assert set(maps) == expected
     for found in maps.values():
         assert found.shape == (2, SIZE, SIZE)

@@ -1,4 +1,4 @@
-"""The views are the eight symmetries of the square, no two alike."""
+"""The views are the eight symmetries of the square, no two alike, and their probabilities are averaged."""
 
 from typing import get_args
 
@@ -6,7 +6,9 @@ import numpy as np
 import torch
 
 from pipeline.core.params import View
-from pipeline.inference.probabilities import VIEWS
+from pipeline.inference.probabilities import VIEWS, probabilities
+from pipeline.models.network import Network
+from tests.fixtures.models import TINY
 
 
 def test_the_views_are_the_group_of_the_square() -> None:
@@ -20,5 +22,13 @@ def test_the_views_are_the_group_of_the_square() -> None:
 
 
 def test_names_are_those_params_allow() -> None:
-
     assert tuple(VIEWS) == get_args(View)
+
+
+def test_views_are_averaged_as_probabilities() -> None:
+    network = Network(TINY).eval()
+    batch = torch.randint(0, 256, (2, 4, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    flipped = network(batch.flip(-1)).sigmoid()
+    expected = ((network(batch).sigmoid() + flipped) / 2).detach().numpy()
+    got = probabilities(network, [(batch, batch)], views=["identity", "flip"], precision="fp32")
+    np.testing.assert_allclose(got, expected, rtol=1e-5)

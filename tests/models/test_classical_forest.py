@@ -1,4 +1,4 @@
-"""The forest against scikit-learn, its file, and what is measured by the model that has one."""
+"""The forest against scikit-learn, its weight file, and the whole classical model."""
 
 from pathlib import Path
 
@@ -8,7 +8,6 @@ import torch
 from sklearn.ensemble import ExtraTreesRegressor
 from torch import Tensor
 
-from pipeline.core import params
 from pipeline.core.errors import InputError
 from pipeline.inference.attention_maps import WINDOWS, label_maps
 from pipeline.inference.probabilities import VIEWS, probabilities
@@ -16,9 +15,7 @@ from pipeline.models import checkpoint
 from pipeline.models.checkpoint import build
 from pipeline.models.classical import FEATURES, LEAF, LEAVES, SURE, TREES, FeatureForest, ForestHead, extract_features
 from pipeline.models.network import Network
-from tests.fixtures.models import TINY
-
-FOREST = params.Model.model_validate(TINY.model_dump() | {"head": "forest", "backbone": "measured"})
+from tests.fixtures.models import CLASSICAL, TINY
 
 
 def drawn(count: int, seed: int) -> Tensor:
@@ -95,8 +92,8 @@ def images(count: int) -> Tensor:
     return torch.from_numpy(found.astype(np.uint8))
 
 
-def solved() -> FeatureForest:
-    model = build(FOREST).eval()
+def fitted() -> FeatureForest:
+    model = build(CLASSICAL).eval()
     assert isinstance(model, FeatureForest)
     targets = torch.zeros(20, 28)
     targets[1::2, 0] = 1
@@ -105,40 +102,40 @@ def solved() -> FeatureForest:
     return model
 
 
-def test_the_model_measures_and_tells_apart() -> None:
-    model = solved()
+def test_the_model_extracts_features_and_tells_patterns_apart() -> None:
+    model = fitted()
     shown = images(20)
     np.testing.assert_array_equal(model.head_features(shown)[3].numpy(), extract_features(shown[3].numpy()))
     p = model(shown).sigmoid()
     assert (p[1::2, 0] > 0.9).all()
     assert (p[::2, 0] < 0.1).all()
     assert p[:, 5].max() == pytest.approx(SURE)
-    named = dict(part.rsplit(" ", 1) for part in model.most_telling(len(FEATURES)).split(", "))
+    named = dict(part.rsplit(" ", 1) for part in model.most_important(len(FEATURES)).split(", "))
     assert set(named) == set(FEATURES)
     assert sum(map(float, named.values())) == pytest.approx(1, abs=0.15)
     assert isinstance(build(TINY), Network)
 
 
 def test_a_file_brings_it_back(tmp_path: Path) -> None:
-    model = solved()
-    checkpoint.save(tmp_path / "a.safetensors", model, FOREST)
-    checkpoint.save(tmp_path / "b.safetensors", solved(), FOREST)
+    model = fitted()
+    checkpoint.save(tmp_path / "a.safetensors", model, CLASSICAL)
+    checkpoint.save(tmp_path / "b.safetensors", fitted(), CLASSICAL)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     again, recipe = checkpoint.load(tmp_path / "a.safetensors")
-    assert recipe == FOREST
+    assert recipe == CLASSICAL
     assert torch.equal(again(images(6)), model(images(6)))
 
 
-def test_a_file_of_other_measures_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_other_features_is_refused(tmp_path: Path) -> None:
     model = FeatureForest(0)
     model.forest = ForestHead(len(FEATURES) - 1, 0)
-    checkpoint.save(tmp_path / "older.safetensors", model, FOREST)
+    checkpoint.save(tmp_path / "older.safetensors", model, CLASSICAL)
     with pytest.raises(InputError, match="its weights do not fit this version's models"):
         checkpoint.load(tmp_path / "older.safetensors")
 
 
 def test_one_view_says_what_all_say() -> None:
-    model, shown = solved(), images(20)
+    model, shown = fitted(), images(20)
     turned = probabilities(model, [(shown, shown)], views=list(VIEWS), precision="fp32")
     np.testing.assert_array_equal(turned, probabilities(model, [(shown, shown)], precision="fp32"))
     mean = torch.stack([model(VIEWS[view](shown)).sigmoid() for view in VIEWS]).mean(dim=0)
@@ -146,7 +143,7 @@ def test_one_view_says_what_all_say() -> None:
 
 
 def test_a_file_without_trees_is_refused(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "empty.safetensors", build(FOREST), FOREST)
+    checkpoint.save(tmp_path / "empty.safetensors", build(CLASSICAL), CLASSICAL)
     with pytest.raises(InputError, match="its weights do not fit this version's models"):
         checkpoint.load(tmp_path / "empty.safetensors")
 
@@ -155,15 +152,15 @@ def test_a_file_without_trees_is_refused(tmp_path: Path) -> None:
     ("name", "value"), [("left", 0), ("right", 10**6), ("root", -1), ("feature", len(FEATURES)), ("share", torch.nan)]
 )
 def test_a_file_whose_nodes_are_no_trees_is_refused(tmp_path: Path, name: str, value: float) -> None:
-    model = solved()
+    model = fitted()
     model.forest.get_buffer(name)[-1] = value
-    checkpoint.save(tmp_path / "damaged.safetensors", model, FOREST)
+    checkpoint.save(tmp_path / "damaged.safetensors", model, CLASSICAL)
     with pytest.raises(InputError, match="its weights do not fit this version's models"):
         checkpoint.load(tmp_path / "damaged.safetensors")
 
 
 def test_occlusion_is_by_how_much_the_logit_sinks_when_a_window_is_black() -> None:
-    model, shown, labels = solved(), images(3), torch.tensor([25, 0, 25])
+    model, shown, labels = fitted(), images(3), torch.tensor([25, 0, 25])
     found = label_maps(model, shown, labels, WINDOWS)
     assert set(found) == {"occlusion"}
     side = -(-64 // WINDOWS)

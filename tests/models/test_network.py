@@ -1,6 +1,4 @@
-"""The network and its file: uint8 in, 28 logits out, and everything needed to use it inside the file."""
-
-from pathlib import Path
+"""The network: uint8 images in, 28 logits out; normalisation and initialisation."""
 
 import pytest
 import torch
@@ -8,7 +6,6 @@ from torch import nn
 
 from pipeline.core import params
 from pipeline.core.errors import InputError
-from pipeline.models import checkpoint
 from pipeline.models.attention import CBAM
 from pipeline.models.network import Network, Normalise, with_shared_statistics
 from tests.fixtures.models import TINY
@@ -18,9 +15,9 @@ def images(count: int = 2, size: int = 32) -> torch.Tensor:
     return torch.randint(0, 256, (count, 4, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", list(params.load().models))
-def test_every_block_of_the_default_models_is_attended(name: str) -> None:
-    network = Network(params.load().models[name]).eval()
+@pytest.mark.parametrize("model", params.load().networks, ids=lambda model: f"{model.backbone}-{model.size}")
+def test_every_block_of_the_default_models_is_attended(model: params.NetworkModel) -> None:
+    network = Network(model).eval()
     blocks = [block for stage in ("layer1", "layer2", "layer3", "layer4") for block in getattr(network.backbone, stage)]
     assert sum(isinstance(module, CBAM) for module in network.modules()) == len(blocks)
     assert network(images()).shape == (2, 28)
@@ -70,28 +67,6 @@ def test_dataset_normalisation_uses_the_stored_statistics() -> None:
 def test_a_backbone_that_is_no_resnet_is_refused(backbone: str) -> None:
     with pytest.raises(InputError, match=f"backbone '{backbone}'.*resnet34"):
         Network(TINY.model_copy(update={"backbone": backbone}))
-
-
-def test_a_file_gives_the_same_network_and_the_same_bytes(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = Network(TINY).eval()
-    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    checkpoint.save(first, network, TINY)
-    restored, recipe = checkpoint.load(first)
-    assert recipe == TINY
-    torch.testing.assert_close(restored(images()), network(images()), rtol=0, atol=0)
-    checkpoint.save(second, restored, recipe)
-    assert first.read_bytes() == second.read_bytes()
-
-
-def test_a_damaged_or_missing_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "fold-0.safetensors"
-    with pytest.raises(InputError, match=r"fold-0\.safetensors is missing"):
-        checkpoint.load(path)
-    checkpoint.save(path, Network(TINY), TINY)
-    path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(InputError, match=r"fold-0\.safetensors is damaged"):
-        checkpoint.load(path)
 
 
 def test_shared_statistics_change_no_weight_and_no_activation() -> None:

@@ -21,7 +21,7 @@ from tests.fixtures.models import TINY
 RED, GREEN, BLUE = range(3)
 
 
-def changed(**update: Any) -> params.Model:
+def changed(**update: Any) -> params.NetworkModel:
     return TINY.model_copy(update=update)
 
 
@@ -36,7 +36,7 @@ def saved(network: nn.Module, path: Path) -> str:
     return str(path)
 
 
-def started(model: params.Model) -> Network:
+def started(model: params.BackboneModel) -> Network:
     torch.manual_seed(0)
     network = Network(model)
     start_from_weights(network, model)
@@ -142,9 +142,7 @@ def test_false_leaves_the_network_as_it_is() -> None:
 def test_another_backbone_is_refused_by_the_weights_that_tell(tmp_path: Path) -> None:
     deeper = timm.create_model("resnet18", pretrained=False)
     path = saved(deeper, tmp_path / "resnet18.safetensors")
-    with pytest.raises(
-        InputError, match=r"resnet18\.safetensors does not fit.*it lacks: .*it has also: .* and \d+ more"
-    ):
+    with pytest.raises(InputError, match=r"resnet18\.safetensors does not fit.*missing: .*unexpected: .* and \d+ more"):
         started(changed(pretrained=path))
 
 
@@ -152,28 +150,28 @@ def test_a_missing_weight_is_named(tmp_path: Path) -> None:
     state = rgb_network().state_dict()
     del state["layer2.0.bn1.weight"]
     save_file(state, tmp_path / "rgb.safetensors")
-    with pytest.raises(InputError, match=r"it lacks: layer2\.0\.bn1\.weight$"):
+    with pytest.raises(InputError, match=r"missing: layer2\.0\.bn1\.weight$"):
         started(changed(pretrained=str(tmp_path / "rgb.safetensors")))
 
 
 def test_widths_of_its_own_need_weights_of_those_widths(tmp_path: Path) -> None:
     path = saved(rgb_network(), tmp_path / "rgb.safetensors")
     with pytest.raises(
-        InputError, match=r"does not fit backbone and channels.*of another shape: .*\(.*\) for \(.*and \d+ more"
+        InputError, match=r"does not fit backbone and widths.*wrong shape: .*\(.*\) instead of \(.*and \d+ more"
     ):
-        started(changed(pretrained=path, channels=(8, 16, 24, 32)))
+        started(changed(pretrained=path, widths=(8, 16, 24, 32)))
 
 
 def test_a_file_of_this_project_that_is_another_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "fold-0.safetensors"
     checkpoint.save(path, Network(TINY), TINY)
-    with pytest.raises(InputError, match="trained with backbone: test_resnet, the model in params has resnet18"):
+    with pytest.raises(InputError, match=r"trained with backbone: test_resnet, but params\.yaml has resnet18"):
         started(changed(pretrained=str(path), backbone="resnet18"))
-    with pytest.raises(InputError, match=re.escape("channels: None, the model in params has [8, 16, 24, 32]")):
-        started(changed(pretrained=str(path), channels=(8, 16, 24, 32)))
-    other = "paper" if TINY.init == "identity" else "identity"
-    with pytest.raises(InputError, match=f"init: {TINY.init}, the model in params has {other}"):
-        started(changed(pretrained=str(path), init=other))
+    with pytest.raises(InputError, match=re.escape("widths: None, but params.yaml has [8, 16, 24, 32]")):
+        started(changed(pretrained=str(path), widths=(8, 16, 24, 32)))
+    other = "paper" if TINY.gate_init == "identity" else "identity"
+    with pytest.raises(InputError, match=f"gate_init: {TINY.gate_init}, but params.yaml has {other}"):
+        started(changed(pretrained=str(path), gate_init=other))
     save_file(Network(TINY).state_dict(), path, {checkpoint.DESCRIPTION: '{"labels": ["cat", "dog"]}'})
     with pytest.raises(InputError, match="its labels are not this version's"):
         started(changed(pretrained=str(path)))
@@ -189,13 +187,13 @@ def test_an_absent_file_is_named(tmp_path: Path, name: str) -> None:
 def test_a_file_that_is_none_of_weights_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"weights\.pth is no file of weights"):
+    with pytest.raises(InputError, match=r"weights\.pth is not a weight file"):
         started(changed(pretrained=str(path)))
 
 
 def test_more_than_weights_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "state_dict": rgb_network().state_dict()}, tmp_path / "run.pth")
-    with pytest.raises(InputError, match=r"run\.pth holds more than weights: save the network's state_dict alone"):
+    with pytest.raises(InputError, match=r"run\.pth contains more than weights: save only the network's state_dict"):
         started(changed(pretrained=str(tmp_path / "run.pth")))
 
 

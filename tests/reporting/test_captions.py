@@ -11,7 +11,7 @@ from pipeline.core.labels import LABELS, parse_target
 from pipeline.core.params import load
 from pipeline.reporting.blocks import Cards
 from pipeline.reporting.finished_run import FinishedRun, read_finished_run
-from pipeline.reporting.sections.dataset import duplicates_caption, folds_section, memory_caption
+from pipeline.reporting.sections.dataset import duplicates_caption, folds_section, leakage_caption
 from pipeline.reporting.sections.decisions import blend_caption, calibration_caption, choice_caption, confusions_caption
 from pipeline.reporting.sections.scores import training_caption, verdict
 from tests.fixtures.runs import write_run
@@ -48,32 +48,33 @@ SCORES = {
 @pytest.mark.parametrize(
     ("test", "expected"),
     [
-        (0.42, "reads 0.420, in 0.330 to 0.480, the range expected of a test set of this size"),
-        (0.3, "reads 0.300, below 0.330 to 0.480, the range expected of a test set of this size: it is harder"),
-        (0.6, "reads 0.600, above 0.330 to 0.480, the range expected of a test set of this size: it is easier"),
+        (0.42, "score 0.420, within 0.330 to 0.480, the range expected by cross-validation"),
+        (0.3, "for a test set of this size: it is harder than the training samples"),
+        (0.6, "score 0.600, above 0.330 to 0.480, the range expected by cross-validation"),
     ],
 )
 def test_the_verdict_says_whether_the_test_score_was_foretold(test: float, expected: str) -> None:
     scores = SCORES | {"test": {"macro_f1": 0.65}, "test_as_held_out": {"macro_f1": test}}
     text = verdict(scores, ("kaggle",))
     assert expected in text
-    assert "By the average of all folds' networks it reads 0.650." in text
-    assert "over the 20 that occur it is 0.500" in text
+    assert "The models averaged over all folds score 0.650." in text
+    assert "over the 20 labels that occur, macro-F1 is 0.500" in text
     assert "simulated" not in text
 
 
 def test_the_verdict_admits_a_score_that_shows_nothing_and_that_samples_are_simulated() -> None:
     text = verdict(SCORES | {"baselines": {"prior": 0.36}}, ("sample",))
-    assert "does not lie above 0.360, which no image is needed for: nothing is shown to be learned" in text
+    assert "is not above 0.360, the best baseline that uses no image: this run does not show that anything was" in text
+    assert text.startswith("On 100 simulated samples of 30 groups, out-of-fold macro-F1 is 0.400 (")
     assert "The source “sample” is simulated" in text
-    assert "The interval lies above 0.200" in verdict(SCORES, ("sample",))
+    assert "The interval is above 0.200" in verdict(SCORES, ("sample",))
 
 
 @pytest.mark.parametrize(
     ("losses", "expected"),
     [
-        ([0.5], "was looked at once (ends at"),
-        ([0.5, 0.4, 0.3], "still fell at the end"),
+        ([0.5], "was evaluated once (last value"),
+        ([0.5, 0.4, 0.3], "was still falling at the end"),
         ([0.5, 0.3, 0.303], "levelled off after epoch 2"),
         ([0.5, 0.3, 0.45], "was lowest after epoch 2 and then rose by 50%: it overfits"),
     ],
@@ -87,25 +88,25 @@ def test_the_course_of_training_is_read_off_the_curve(run: FinishedRun, losses: 
 def test_captions_follow_from_the_tables(run: FinishedRun) -> None:
     bins = {str(name): table for name, table in run.tables["calibration"].groupby("probabilities", sort=False)}
     # .1 too high for 90 and .3 too high for 10 of 100 pairs.
-    assert "Before: 0.120 off on average (expected calibration error), mostly too high" in calibration_caption(bins)
+    assert "Before, the expected calibration error is 0.120, and probabilities are mostly" in calibration_caption(bins)
     pairs = run.tables["confusions"].sort_values("count", ascending=False)
-    assert "Nucleoli is missed where Nucleoplasm is wrongly given, on 7 samples" in confusions_caption(pairs)
-    assert confusions_caption(pairs[:0]) == "No label is missed where another is wrongly given."
+    assert "Nucleoli is missed where Nucleoplasm is wrongly predicted, in 7 samples" in confusions_caption(pairs)
+    assert confusions_caption(pairs[:0]) == "No label is missed where another is wrongly predicted."
     blended = run.tables["blend"].assign(weight=[1.0] + [0.0] * (len(run.params.models) - 1))
     score = run.metrics["macro_f1"]
     first, last = blended["model"]
     assert blend_caption(run, blended) == (
-        f"The blend reads {score:.3f}, {abs(score - 0.2):.3f} {'above' if score >= 0.2 else 'below'} {first} alone. "
-        f"{last} added nothing and got no weight."
+        f"The blend scores {score:.3f}, {abs(score - 0.2):.3f} {'above' if score >= 0.2 else 'below'} {first} alone. "
+        f"{last} did not help and got no weight."
     )
     assert "nothing is blended" in blend_caption(run, blended[:1])
 
 
 def test_a_setting_that_reads_higher_than_the_one_used_is_named(run: FinishedRun) -> None:
     used, best = (run.tables["policies"][run.tables["policies"]["chosen"] == chosen] for chosen in (True, False))
-    assert choice_caption(run, used, "policy").startswith("The one used reads highest. Judged on folds")
+    assert choice_caption(run, used, "policy").startswith("The setting used scores highest. All scores are")
     caption = choice_caption(run, pd.concat([best, used]), "policy")
-    assert caption.startswith("“counts” reads 0.003 above the one used, less than half the interval of the score")
+    assert caption.startswith("“counts” scores 0.003 higher than the setting used, less than half the width of the")
     best = best.assign(macro_f1=0.9)
     assert ", more than half" in choice_caption(run, pd.concat([best, used]), "policy")
 
@@ -128,9 +129,9 @@ def test_duplicates_are_shown_side_by_side_with_what_they_say(run: FinishedRun) 
 
 
 def test_memory_of_the_antibody_is_told() -> None:
-    told = memory_caption({"grouped_folds": 0.1, "image_level_folds": 0.4})
-    assert "scores 0.100 across these folds and 0.400 across folds that split groups: the difference is memory" in told
-    assert "does not give the antibody away" in memory_caption({"grouped_folds": 0.1, "image_level_folds": 0.1})
+    told = leakage_caption({"grouped_folds": 0.1, "image_level_folds": 0.4})
+    assert "scores 0.100 with these folds and 0.400 with folds that split groups. With such a split" in told
+    assert "does not identify the antibody" in leakage_caption({"grouped_folds": 0.1, "image_level_folds": 0.1})
 
 
 def test_a_leak_is_told(run: FinishedRun) -> None:

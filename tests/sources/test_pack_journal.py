@@ -15,8 +15,7 @@ from pipeline.sources import images
 from pipeline.sources import packing as module
 from pipeline.sources.archive import Archive, open_archive
 from pipeline.sources.pack_journal import JOURNAL, JournalRow, open_partial
-from pipeline.sources.packed_array import IMAGES, INDEX
-from pipeline.sources.packing import pack, pack_sample
+from pipeline.sources.packing import IMAGES, INDEX, pack, pack_sample
 from pipeline.sources.samples import list_samples
 from tests.fixtures.archives import TEST, TRAIN, competition, png, table, write_files
 
@@ -27,8 +26,7 @@ SHAPE = (3, 5, 5, 4)  # a row is no whole number of 8-byte words
 SLOWLY = """
 import sys, time
 from pathlib import Path
-from pipeline.atlas import images
-from pipeline.atlas import pack as module
+from pipeline.sources import packing as module
 from pipeline.sources.archive import open_archive
 from pipeline.sources.samples import list_samples
 quick = module.pack_sample
@@ -162,7 +160,7 @@ def test_a_repaired_archive_keeps_the_good_samples(
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     with (
         open_partial(tmp_path, IMAGES, SHAPE, "test", [""] * 3),
-        pytest.raises(InputError, match="another run is at work"),
+        pytest.raises(InputError, match="another run is using this folder"),
         open_partial(tmp_path, IMAGES, SHAPE, "test", [""] * 3),
     ):
         pass

@@ -20,8 +20,8 @@ from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS
 from pipeline.sources import images
 from pipeline.sources.archive import open_archive
-from pipeline.sources.packed_array import COLUMNS, IMAGES, INDEX
-from pipeline.sources.packing import AHEAD, in_threads, pack
+from pipeline.sources.packed_array import COLUMNS
+from pipeline.sources.packing import AHEAD, IMAGES, INDEX, in_threads, pack
 from pipeline.sources.samples import list_samples
 from tests.fixtures.archives import TEST, TRAIN, competition, field, png, table, write_files, write_zip
 
@@ -120,14 +120,14 @@ def test_every_fault_of_an_archive_is_told_at_once(tmp_path: Path) -> None:
     assert "source: 16 problems; nothing was written" in message
     for where, what in [
         ("missing_green.png", "files are missing"),
-        ("competition.zip/train/cut_red.png", "ends early"),
+        ("competition.zip/train/cut_red.png", "a truncated file"),
         ("competition.zip/train/colour_blue.png", "a colour PNG"),
-        ("competition.zip/train/deep_yellow.png", "a PNG of 16 bits"),
+        ("competition.zip/train/deep_yellow.png", "a PNG with 16 bits"),
         ("uneven (green 12, blue 24, red 24, yellow 24)", "channels of different sizes"),
-        ("copied_red.png", "files are there more than once"),
+        ("copied_red.png", "files occur more than once"),
         ("competition.zip/train/wide_red.png", "not square"),
         ("competition.zip/test/test_red.png", "neither a PNG nor a JPEG"),
-        ("twice", "ids more than once in train.csv"),
+        ("twice", "ids that occur more than once in train.csv"),
         ("label ('28'), empty ('')", "targets that are not label ids"),
         ("good", "ids in both train.csv and sample_submission.csv"),
     ]:
@@ -142,7 +142,9 @@ def _pairs(message: str) -> list[tuple[str, str]]:
 def test_a_disk_too_small_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(tmp_path / "source", competition())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1e6))
-    with pytest.raises(InputError, match=r"0\.1 GB are needed and 0\.0 GB are free: .* lower pack\.size"):
+    with pytest.raises(
+        InputError, match=r"needs 0\.1 GB of disk space, but only 0\.0 GB are free: .* lower pack\.size"
+    ):
         packed(tmp_path / "source", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 from scipy.fft import dctn
 
-from pipeline.sources import perceptual_hash
+from pipeline.sources import perceptual_hash as module
 from pipeline.sources.images import shrink
 from pipeline.sources.perceptual_hash import BITS, perceptual_hash
 
@@ -70,7 +70,7 @@ def test_an_even_image_has_no_hash(level: int) -> None:
 def test_the_frequencies_are_those_of_scipys_cosine_transform() -> None:
     image = field(1)[::8, ::8]  # 32 pixels: nothing is shrunk
     waves = dctn(np.sqrt(image.astype(float)) / (np.sqrt(image.astype(float)).std(axis=(0, 1)) + 1), axes=(0, 1))
-    lowest = np.array([waves[down, right] for down, right in perceptual_hash._LOWEST]).T  # 4, 64
-    expected = np.packbits(perceptual_hash.MIXTURES @ lowest > 0).tobytes().hex()
+    lowest = np.array([waves[down, right] for down, right in module._LOWEST]).T  # 4, 64
+    expected = np.packbits(module.MIXTURES @ lowest > 0).tobytes().hex()
     assert perceptual_hash(image) == expected
     assert len(expected) * 4 == BITS

@@ -14,17 +14,12 @@ from pipeline.data.fold_table import read_folds
 from pipeline.evaluation import prediction_files, result_files
 from pipeline.evaluation.thresholds import POLICIES, decide
 from pipeline.stages import ensemble
-from tests.fixtures.competition import prepare, sklearn_macro_f1
+from tests.fixtures.competition import sklearn_macro_f1
+
+pytestmark = pytest.mark.xdist_group("finished run")
 
 
-@pytest.fixture
-def test_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A run of two sources up to the end of tta, in a folder of its own; the truth of its test set, in its order."""
-    monkeypatch.chdir(tmp_path)
-    return prepare()
-
-
-@pytest.mark.usefixtures("test_targets")
+@pytest.mark.usefixtures("finished_run")
 def test_a_plain_mean_is_one_over_models_and_for_the_test_set_over_folds_too() -> None:
     text = Path("params.yaml").read_text().replace("blend: weights", "blend: probabilities")
     Path("params.yaml").write_text(text.replace("calibration: temperature", "calibration: none"))
@@ -44,15 +39,14 @@ def test_a_plain_mean_is_one_over_models_and_for_the_test_set_over_folds_too() -
     np.testing.assert_allclose(test.probabilities, np.mean(everyone, axis=0), rtol=1e-5)
     for fold in ids:
         of_fold = [prediction_files.load_predictions(paths.predictions(model, fold)).test for model in models]
-        alike = result_files.load_blend(result_files.as_held_out(fold))
+        alike = result_files.load_blend(result_files.single_fold_test(fold))
         np.testing.assert_allclose(alike.probabilities, np.mean(of_fold, axis=0), rtol=1e-5)
         thresholds = np.array(result_files.read_decisions()["by_fold"][str(fold)]["thresholds"])
         np.testing.assert_array_equal(alike.decisions, decide(alike.probabilities, thresholds))
 
 
-@pytest.mark.usefixtures("test_targets")
+@pytest.mark.usefixtures("finished_run")
 def test_decisions_are_those_of_the_thresholds_written() -> None:
-    ensemble.main()
     written = result_files.read_decisions()
     held_out, test = result_files.load_blend(result_files.HELD_OUT), result_files.load_blend(result_files.TEST)
     np.testing.assert_array_equal(test.decisions, decide(test.probabilities, np.array(written["thresholds"])))
@@ -75,7 +69,7 @@ def test_decisions_are_those_of_the_thresholds_written() -> None:
         assert written[compared][written[key]] == written["policies"][written["policy"]]
 
 
-@pytest.mark.usefixtures("test_targets")
+@pytest.mark.usefixtures("finished_run")
 def test_predictions_of_other_folds_are_refused() -> None:
     model = next(iter(load().models))
     paths.predictions(model, 0).write_bytes(paths.predictions(model, 1).read_bytes())
@@ -83,7 +77,7 @@ def test_predictions_of_other_folds_are_refused() -> None:
         ensemble.main()
 
 
-@pytest.mark.usefixtures("test_targets")
+@pytest.mark.usefixtures("finished_run")
 def test_predictions_of_another_test_set_are_refused() -> None:
     model = next(iter(load().models))
     found = prediction_files.load_predictions(paths.predictions(model, 1))
@@ -92,7 +86,7 @@ def test_predictions_of_another_test_set_are_refused() -> None:
         ensemble.main()
 
 
-@pytest.mark.usefixtures("test_targets")
+@pytest.mark.usefixtures("finished_run")
 def test_a_model_that_knows_nothing_has_no_weight() -> None:
     first, second = load().models
     for fold in load().folds.ids:

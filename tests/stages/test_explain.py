@@ -79,5 +79,5 @@ def test_examples_of_another_run_are_refused() -> None:
 @pytest.mark.usefixtures("folder")
 def test_a_model_that_params_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["explain", "--model", "huge"])
-    with pytest.raises(InputError, match=r"--model huge: params\.yaml has tiny"):
+    with pytest.raises(InputError, match=r"--model huge is not in params\.yaml: choose from tiny"):
         explain.main()

@@ -1,7 +1,6 @@
 """The folds stage on two sources."""
 
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,17 +11,12 @@ from pipeline.core.labels import target_matrix
 from pipeline.data.fold_table import read_folds
 from pipeline.sources.packed_array import read_index
 from pipeline.stages import folds
-from tests.fixtures.competition import TRAIN, prepare
+from tests.fixtures.competition import TRAIN
+
+pytestmark = pytest.mark.xdist_group("finished run")
 
 
-@pytest.fixture
-def test_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A run of two sources up to the end of tta, in a folder of its own; the truth of its test set, in its order."""
-    monkeypatch.chdir(tmp_path)
-    return prepare()
-
-
-@pytest.mark.usefixtures("test_targets")
+@pytest.mark.usefixtures("finished_run")
 def test_folds_hold_the_training_samples_of_all_sources() -> None:
     table = read_folds()
     for source, train in (("one", TRAIN), ("two", 30)):
@@ -41,25 +35,25 @@ def test_folds_hold_the_training_samples_of_all_sources() -> None:
     assert sum(audit["labels"]["Nucleoplasm"]["positives"]) == target_matrix(table["target"])[:, 0].sum()
 
 
-@pytest.mark.usefixtures("test_targets")
+@pytest.mark.usefixtures("finished_run")
 def test_scarce_labels_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     folds.main()
     printed = capsys.readouterr().out
-    assert "no training sample has 22 of the 28 labels" in printed
+    assert "22 of the 28 labels have no training sample" in printed
     assert "too few groups for 3 folds" not in printed
-    index = pd.read_csv(paths.packed("two") / "index.csv", dtype=str, keep_default_na=False)
+    index = pd.read_csv(paths.packed_index("two"), dtype=str, keep_default_na=False)
     index.loc[:1, "target"] = "27"
-    index.to_csv(paths.packed("two") / "index.csv", index=False)
+    index.to_csv(paths.packed_index("two"), index=False)
     folds.main()
     printed = capsys.readouterr().out
-    assert "no training sample has 21 of the 28 labels" in printed
-    assert "too few groups for 3 folds, so that some fold's F1 is 0: Rods & rings (1)\n" in printed
+    assert "21 of the 28 labels have no training sample" in printed
+    assert "too few groups for 3 folds, so F1 is 0 in some fold: Rods & rings (1)\n" in printed
 
 
-@pytest.mark.usefixtures("test_targets")
+@pytest.mark.usefixtures("finished_run")
 def test_an_id_in_two_sources_is_refused() -> None:
-    index = pd.read_csv(paths.packed("two") / "index.csv", dtype=str, keep_default_na=False)
+    index = pd.read_csv(paths.packed_index("two"), dtype=str, keep_default_na=False)
     index.loc[0, "id"] = read_index("one")["id"].iloc[0]
-    index.to_csv(paths.packed("two") / "index.csv", index=False)
+    index.to_csv(paths.packed_index("two"), index=False)
     with pytest.raises(InputError, match=r"data\.sources: 1 ids .* more than one source, such as one-000:"):
         folds.main()

@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline.core.entry import run_main
 from pipeline.sources.packed_array import open_images, read_index
+from pipeline.sources.packing import pack
 from pipeline.stages import pack as stage
 from tests.fixtures.archives import TEST, TRAIN, competition, field, write_zip
 
@@ -37,9 +39,8 @@ def test_a_good_source_is_packed_and_its_truth_never_opened(project: Path) -> No
     (project / "data/tiny/test_truth.csv").symlink_to("nowhere")  # fails whoever opens it
     result = run("tiny")
     assert result.returncode == 0, result.stderr
-    assert "left alone what no table lists: 'competition.zip/train/.DS_Store', 1 files in all" in result.stderr
-    folder = project / "data/packed/tiny"
-    assert sorted(path.name for path in folder.iterdir()) == ["contact-sheet.png", "images.npy", "index.csv"]
+    assert "1 files are in no table and were ignored, such as 'competition.zip/train/.DS_Store'" in result.stderr
+    assert packed(project) == ["images/tiny.npy", "index/tiny.csv"]
     assert read_index("tiny")["id"].tolist() == [*TRAIN, *TEST]
     pixels = open_images("tiny")
     assert pixels.shape == (7, 512, 512, 4)
@@ -58,6 +59,11 @@ def test_a_bad_source_ends_in_one_message_and_leaves_nothing(project: Path) -> N
     assert not (project / "data/packed").exists()
 
 
+def packed(project: Path) -> list[str]:
+    folder = project / "data/packed"
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
 def failure(capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as caught:
         run_main(stage.main)
@@ -70,7 +76,8 @@ def test_a_full_disk_ends_cleanly_and_the_next_run_goes_on(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], call: str
 ) -> None:
     run_main(stage.main)
-    before = (project / "data/packed/tiny/index.csv").read_bytes()
+    index = project / "data/packed/index/tiny.csv"
+    before = index.read_bytes()
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -78,26 +85,27 @@ def test_a_full_disk_ends_cleanly_and_the_next_run_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(os, call, full)
         assert "No space left on device: free some space" in failure(capsys)
-    assert [path.name for path in (project / "data/packed").iterdir()] == ["tiny"]
-    assert (project / "data/packed/tiny/index.csv").read_bytes() == before
+    assert packed(project) == ["images/tiny.npy", "index/tiny.csv"]
+    assert index.read_bytes() == before
     run_main(stage.main)
-    assert (project / "data/packed/tiny/index.csv").read_bytes() == before
+    assert index.read_bytes() == before
 
 
 def test_an_interruption_is_taken_up_by_the_next_run(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*arguments: Any) -> None:
+        pack(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "contact_sheet", interrupted)
+        patch.setattr(stage, "pack", interrupted)
         with pytest.raises(SystemExit, match="130"):
             run_main(stage.main)
-    assert "the next run goes on from there" in capsys.readouterr().err
+    assert "the next run resumes from there" in capsys.readouterr().err
     assert not (project / "data/packed").exists()
     run_main(stage.main)
-    assert "7 of 7 samples stand from an earlier run" in capsys.readouterr().err
+    assert "7 of 7 samples were packed by an earlier run" in capsys.readouterr().err
     assert read_index("tiny")["id"].tolist() == [*TRAIN, *TEST]
     assert not list((project / ".resume/pack").iterdir())
 
@@ -106,5 +114,5 @@ def test_a_missing_source_is_asked_for(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["pack", "--source", "kaggle"])
-    assert failure(capsys).startswith("error: data/kaggle is missing: make this folder")
+    assert failure(capsys).startswith("error: data/kaggle is missing: create this folder")
     assert not (project / "data/kaggle").exists()

@@ -1,6 +1,6 @@
 """metrics.json and the tables behind it."""
 
-import re
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +14,16 @@ from pipeline.core.params import load
 from pipeline.data.fold_table import read_folds
 from pipeline.evaluation import result_files
 from pipeline.stages import ensemble, score
-from tests.fixtures.competition import TEST, TRAIN, blend_ids, prepare, run_the_rest, sklearn_macro_f1, write_truth
+from tests.fixtures.competition import TEST, TRAIN, sklearn_macro_f1
+
+pytestmark = pytest.mark.xdist_group("finished run")
+
+TRUTH = Path("data/one/test_truth.csv")
 
 
-@pytest.fixture
-def test_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A run of two sources up to the end of tta, in a folder of its own; the truth of its test set, in its order."""
-    monkeypatch.chdir(tmp_path)
-    return prepare()
-
-
-@pytest.mark.usefixtures("test_targets")
+@pytest.mark.usefixtures("finished_run")
 def test_metrics_are_scikit_learns() -> None:
-    metrics = run_the_rest()
+    metrics = json.loads(paths.METRICS.read_text())
     held_out = result_files.load_blend(result_files.HELD_OUT)
     table = read_folds()
     truth = target_matrix(table["target"])
@@ -41,7 +38,38 @@ def test_metrics_are_scikit_learns() -> None:
     assert metrics["fold_mean"] == pytest.approx(np.mean(by_fold))
     assert metrics["fold_sd"] == pytest.approx(np.std(by_fold, ddof=1))
     assert metrics["macro_f1"] > 2 * max(metrics["baselines"].values())
-    assert "test" not in metrics
+    assert pd.read_csv(paths.TABLES / "policies.csv").query("chosen")["policy"].tolist() == [load().ensemble.thresholds]
+    assert shown_calibrations() == ["as blended", "after temperature"]
+
+
+@pytest.mark.usefixtures("finished_run")
+def test_the_test_set_is_scored_where_its_truth_is_known_in_whatever_order() -> None:
+    metrics = json.loads(paths.METRICS.read_text())
+    decided = result_files.load_blend(result_files.TEST)
+    truth_by_id = pd.read_csv(TRUTH, dtype=str).set_index("Id")["Target"]
+    assert truth_by_id.index.tolist() == decided.ids[::-1].tolist()
+    targets = truth_by_id[decided.ids.tolist()].tolist()
+    assert metrics["test"]["macro_f1"] == pytest.approx(sklearn_macro_f1(target_matrix(targets), decided.decisions))
+    assert metrics["test"]["samples"] == TEST
+    labels = pd.read_csv(paths.TABLES / "test_labels.csv")
+    assert labels["f1"].mean() == pytest.approx(metrics["test"]["macro_f1"])
+    alike = [result_files.load_blend(result_files.single_fold_test(fold)).decisions for fold in load().folds.ids]
+    assert metrics["test_as_held_out"]["macro_f1"] == pytest.approx(
+        sklearn_macro_f1(target_matrix(targets * len(alike)), np.concatenate(alike))
+    )
+    assert metrics["test_as_held_out"]["samples"] == TEST
+
+
+@pytest.mark.usefixtures("finished_run")
+def test_only_what_there_is_is_written_and_the_rest_taken_away() -> None:
+    with_truth = {path.stem for path in paths.TABLES.iterdir()}
+    TRUTH.unlink()
+    path = Path("params.yaml")
+    path.write_text(path.read_text().replace("calibration: temperature", "calibration: none"))
+    ensemble.main()
+    score.main()
+    assert shown_calibrations() == ["as blended"]
+    assert "test" not in json.loads(paths.METRICS.read_text())
     assert sorted(path.name for path in paths.TABLES.iterdir()) == [
         "blend.csv",
         "blends.csv",
@@ -55,59 +83,44 @@ def test_metrics_are_scikit_learns() -> None:
         "policies.csv",
         "pr_curves.csv",
     ]
+    assert with_truth - {path.stem for path in paths.TABLES.iterdir()} == {"test_labels"}
     assert sorted(path.name for path in paths.PLOTS.iterdir()) == [
         "folds.png",
         "labels.png",
         "learning-curves.png",
         "precision-recall.png",
     ]
-    assert pd.read_csv(paths.TABLES / "policies.csv").query("chosen")["policy"].tolist() == [load().ensemble.thresholds]
 
 
-@pytest.mark.usefixtures("test_targets")
-@pytest.mark.parametrize(
-    ("calibration", "stages"), [("none", ["as blended"]), ("temperature", ["as blended", "after temperature"])]
-)
-def test_calibration_is_shown_as_often_as_there_is_one(calibration: str, stages: list[str]) -> None:
-    path = Path("params.yaml")
-    path.write_text(re.sub(r"calibration: \w+", f"calibration: {calibration}", path.read_text()))
-    run_the_rest()
-    assert pd.read_csv(paths.TABLES / "calibration.csv")["probabilities"].unique().tolist() == stages
-
-
-def test_the_test_set_is_scored_where_its_truth_is_known_in_whatever_order(test_targets: list[str]) -> None:
-    ids = blend_ids()
-    write_truth(ids[::-1], test_targets[::-1])
-    metrics = run_the_rest()
-    decided = result_files.load_blend(result_files.TEST)
-    assert metrics["test"]["macro_f1"] == pytest.approx(
-        sklearn_macro_f1(target_matrix(test_targets), decided.decisions)
-    )
-    assert metrics["test"]["samples"] == TEST
-    labels = pd.read_csv(paths.TABLES / "test_labels.csv")
-    assert labels["f1"].mean() == pytest.approx(metrics["test"]["macro_f1"])
-    alike = [result_files.load_blend(result_files.as_held_out(fold)).decisions for fold in load().folds.ids]
-    assert metrics["test_as_held_out"]["macro_f1"] == pytest.approx(
-        sklearn_macro_f1(target_matrix(test_targets * len(alike)), np.concatenate(alike))
-    )
-    assert metrics["test_as_held_out"]["samples"] == TEST
-
-
+@pytest.mark.usefixtures("finished_run")
 @pytest.mark.parametrize("wrong", ["another", "repeated", "too many", "empty target", "no column"])
-def test_a_truth_that_does_not_fit_is_refused(test_targets: list[str], wrong: str) -> None:
-    ids = blend_ids()
+def test_a_truth_that_does_not_fit_is_refused(wrong: str) -> None:
+    table = pd.read_csv(TRUTH, dtype=str)
     if wrong == "another":
-        write_truth([*ids[:-1], "stranger"], test_targets)
+        table.loc[0, "Id"] = "stranger"
     elif wrong == "repeated":
-        write_truth([*ids[:-1], ids[0]], test_targets)
+        table.loc[0, "Id"] = table.loc[1, "Id"]
     elif wrong == "too many":
-        write_truth([*ids, "stranger"], [*test_targets, "0"])
+        table = pd.concat([table, pd.DataFrame({"Id": ["stranger"], "Target": ["0"]})])
     elif wrong == "empty target":
-        write_truth(ids, ["", *test_targets[1:]])
+        table.loc[0, "Target"] = ""
     else:
-        write_truth(ids, test_targets)
-        (paths.source("one") / "test_truth.csv").write_text("Id\nx\n")
-    ensemble.main()
+        table = table[["Id"]]
+    table.to_csv(TRUTH, index=False)
+    with pytest.raises(InputError, match=r"test_truth\.csv"):
+        score.score_test(load(), np.full(28, 0.5))
+
+
+@pytest.mark.usefixtures("finished_run")
+def test_nothing_is_written_where_the_truth_does_not_fit() -> None:
+    TRUTH.write_text("Id\nx\n")
+    for path in (paths.METRICS, paths.TABLES / "labels.csv"):
+        path.unlink()
     with pytest.raises(InputError, match=r"test_truth\.csv"):
         score.main()
     assert not paths.METRICS.exists()
+    assert not (paths.TABLES / "labels.csv").exists()
+
+
+def shown_calibrations() -> list[str]:
+    return pd.read_csv(paths.TABLES / "calibration.csv")["probabilities"].unique().tolist()

@@ -1,1 +1,1 @@
-"""The sections of the report, each a function of a finished run."""
+"""The sections of the report. Each is a function of a finished run."""

@@ -1,4 +1,4 @@
-"""What the run was given: labels, exposure of the channels, and what each location looks like."""
+"""The sections on the data: labels, brightness of the channels, an example of each label, folds and duplicates."""
 
 from collections.abc import Hashable
 from typing import Any
@@ -23,11 +23,12 @@ from pipeline.reporting.figures import draw_fold_balance
 from pipeline.reporting.finished_run import FinishedRun
 from pipeline.reporting.pictures import examples
 
-Counts = npt.NDArray[np.int64]
+DUPLICATES_SHOWN = 12
+"""Pairs of duplicates that the report shows."""
 
 
 def data_section(run: FinishedRun) -> PageSection:
-    """The labels, the channels, an example of each label."""
+    """The frequencies of labels, the brightness of channels, and an example of each label."""
     counts = run.truth.sum(axis=0)
     order = np.argsort(-counts, kind="stable")
     order = order[counts[order] > 0]
@@ -45,36 +46,36 @@ def data_section(run: FinishedRun) -> PageSection:
     ]
     return PageSection(
         "data",
-        "Data at a glance",
+        "Data",
         [Pictures(drawings, labels_caption(run.truth)), channels(run), example_cards(run)],
     )
 
 
 def labels_caption(truth: npt.NDArray[np.bool_]) -> str:
-    """How uneven the labels are, and which go together."""
+    """The range of label frequencies, and the labels that co-occur most often."""
     counts = truth.sum(axis=0)
     present = np.flatnonzero(counts)
     common, rare = present[counts[present].argmax()], present[counts[present].argmin()]
     text = (
-        f"Left: {count_noun(len(truth), 'training sample')} with {truth.sum(axis=1).mean():.2f} labels on average. "
+        f"Bars: {count_noun(len(truth), 'training sample')} with {truth.sum(axis=1).mean():.2f} labels on average. "
         f"{LABELS[common]} ({counts[common]:,}) is {counts[common] / counts[rare]:,.0f} times as frequent as "
-        f"{LABELS[rare]} ({counts[rare]:,}), and macro-F1 weighs both the same. "
+        f"{LABELS[rare]} ({counts[rare]:,}), and macro-F1 weights both equally. "
     )
     if absent := len(LABELS) - len(present):
-        text += f"No sample has the other {count_noun(absent, 'label')}. "
+        text += f"{absent} of the {len(LABELS)} labels have no sample. "
     together = truth.astype(np.int64).T @ truth
     np.fill_diagonal(together, 0)
     first, second = np.unravel_index(together.argmax(), together.shape)
     if together[first, second]:
         text += (
-            f"Right: the share of a row's samples that also have the column's label. {LABELS[first]} and "
-            f"{LABELS[second]} meet most often, in {count_noun(int(together[first, second]), 'sample')}."
+            f"Matrix: the share of a row's samples that also have the column's label. {LABELS[first]} and "
+            f"{LABELS[second]} co-occur most often, in {count_noun(int(together[first, second]), 'sample')}."
         )
     return text
 
 
 def channels(run: FinishedRun) -> Pictures:
-    """Exposure of training against test images."""
+    """The brightness of training and test images."""
     columns = [f"mean_{channel}" for channel in CHANNELS]
     everything = pd.concat(run.indexes.values())
     samples = {"training": everything.loc[everything["split"] == "train", columns].to_numpy()}
@@ -82,13 +83,16 @@ def channels(run: FinishedRun) -> Pictures:
     if len(test):
         samples["test"] = test
     picture = panel(lambda axes: draw_spreads(axes, CHANNELS, samples), 3.6, 2.6)
-    drawing = to_svg(picture, "Mean of each channel as a share of white, training and test samples")
+    drawing = to_svg(picture, "Mean brightness of each channel, training and test samples")
     return Pictures([drawing], channels_caption(samples))
 
 
 def channels_caption(samples: dict[str, npt.NDArray[np.float64]]) -> str:
-    """Where training and test differ most."""
-    text = "A sample's mean in each channel, as a share of white: median, middle half and middle 90% of the samples. "
+    """The channel in which training and test samples differ most."""
+    text = (
+        "Mean brightness of each channel, from 0 (black) to 1 (white): median (dot), middle 50% (thick bar) and middle "
+        "90% (thin bar) of the samples. "
+    )
     if "test" not in samples:
         return text + "There is no test set."
     train, test = (np.median(values, axis=0) for values in (samples["training"], samples["test"]))
@@ -99,12 +103,12 @@ def channels_caption(samples: dict[str, npt.NDArray[np.float64]]) -> str:
         f"{'higher' if shift[worst] > 0 else 'lower'} ({test[worst]:.3f} against {train[worst]:.3f})."
     )
     if abs(shift[worst]) > 0.1:
-        return text + " A model that goes by brightness would be misled."
-    return text + " So the two are exposed alike."
+        return text + " A model that relies on brightness would not transfer to it."
+    return text + " So both have about the same brightness."
 
 
 def example_cards(run: FinishedRun) -> Cards:
-    """A training sample for each label that has one."""
+    """An example of each label."""
     source = run.params.data.sources[0]
     index = run.indexes[source]
     cards = [
@@ -114,21 +118,17 @@ def example_cards(run: FinishedRun) -> Cards:
     ]
     size = run.images[source].shape[1]
     missing = len(LABELS) - len(cards)
-    lacking = f" {count_noun(missing, 'label')} of the 28 have none." if missing else ""
+    lacking = f" {missing} of the {len(LABELS)} labels have no sample in it." if missing else ""
     return Cards(
         cards,
-        f"A sample for each label of the source “{source}”, with few others where there is one: protein green, "
-        f"nucleus blue, microtubules red, each stretched to full contrast.{lacking} Click a sample for its four "
-        f"channels at {size} pixels.",
+        f"One training sample per label from the source “{source}”, with few other labels where possible (in brackets: "
+        "number of samples with the label). The protein is green, the nucleus blue, the microtubules red, each "
+        f"stretched to full contrast.{lacking} Click a sample to see its four channels at {size} pixels.",
     )
 
 
-DUPLICATES_SHOWN = 12
-"""Duplicates that are shown."""
-
-
 def folds_section(run: FinishedRun) -> PageSection:
-    """The heat map of positives with what the audit found, and the duplicates."""
+    """The balance of the folds, the leakage check, and pairs of duplicates."""
     positives = pd.DataFrame(run.truth, columns=list(LABELS)).groupby(run.folds["fold"].to_numpy()).sum().T
     drawing = to_svg(draw_fold_balance(positives), "Positive samples by label and fold")
     cards = [
@@ -138,14 +138,14 @@ def folds_section(run: FinishedRun) -> PageSection:
         "folds",
         "Folds",
         [
-            Pictures([drawing], f"{folds_caption(run, positives)} {memory_caption(run.metrics['memory'])}"),
+            Pictures([drawing], f"{folds_caption(run, positives)} {leakage_caption(run.metrics['memory'])}"),
             Cards(cards, duplicates_caption(run.duplicates), paired=True),
         ],
     )
 
 
 def pair_cards(run: FinishedRun, pair: dict[Hashable, Any]) -> list[Card]:
-    """Both samples of a pair of duplicates."""
+    """The two samples of a pair of duplicates."""
     how = "exact" if pair["kind"] == "exact" else f"{pair['distance']} bits apart"
     cards = []
     for side in ("a", "b"):
@@ -159,54 +159,54 @@ def pair_cards(run: FinishedRun, pair: dict[Hashable, Any]) -> list[Card]:
 
 
 def duplicates_caption(duplicates: pd.DataFrame) -> str:
-    """How many samples show the same field, and whether their labels agree."""
+    """How many pairs of samples show the same field of view, and whether their labels agree."""
     if duplicates.empty:
-        return "No two samples show the same field of view, by their files and by their perceptual hashes."
+        return "No two samples show the same field of view, judging by their files and perceptual hashes."
     crossing = int((duplicates["split_a"] != duplicates["split_b"]).sum())
     different = int((duplicates["labels"] == "different").sum())
     return (
-        f"{count_noun(len(duplicates), 'pair')} of samples of the same field of view, found by their files or by a "
-        f"perceptual hash of 256 bits, and kept in one fold; in {crossing:,} of them one is a test sample. "
+        f"{count_noun(len(duplicates), 'pair')} of samples of the same field of view, with identical files or similar "
+        f"perceptual hashes of 256 bits. Each pair is kept in one fold; in {crossing:,} of them one is a test sample. "
         + (
-            f"In {different:,} the labels contradict each other, so one of the two must be wrong; these stand first."
+            f"In {different:,} the labels contradict each other, so at least one of the two is wrong; these come first."
             if different
-            else "Nowhere do their labels contradict each other."
+            else "The labels of no pair contradict each other."
         )
         + (f" The first {DUPLICATES_SHOWN} are shown." if len(duplicates) > DUPLICATES_SHOWN else "")
     )
 
 
 def folds_caption(run: FinishedRun, positives: pd.DataFrame) -> str:
-    """Whether the folds leak, and how even they are."""
+    """Whether groups are split between folds, and how evenly labels are distributed."""
     leaked = run.audit["held_out_share_with_group_in_training"]
     imbalance = run.audit["imbalance"]
     sizes = [f"{fold['samples']:,}" for fold in run.audit["folds"].values()]
     text = (
         f"{count_noun(run.folds['group'].nunique(), 'group')} in folds of {join_words(sizes)} samples. "
-        + ("No group is in two folds, so no held-out sample has a sibling in training. " if leaked == 0 else "")
+        + ("No group is in two folds, so no antibody is both in training and held out. " if leaked == 0 else "")
         + (
-            f"{leaked:.1%} of the held-out samples have their group in training: their scores measure memory. "
+            f"{leaked:.1%} of the held-out samples have their group in training, which inflates the scores. "
             if leaked
             else ""
         )
-        + "Blue cells hold more of a label than an even share, orange ones less. Of the "
-        f"{count_noun(imbalance['labels'], 'label')} with a group for every fold, the worst is "
-        f"{imbalance['worst']:.0%} off, the mean {imbalance['mean']:.0%}."
+        + "Blue: more samples of a label than with an even split; orange: fewer. The deviation from an even split is "
+        f"at most {imbalance['worst']:.0%}, and {imbalance['mean']:.0%} on average, over the "
+        f"{count_noun(imbalance['labels'], 'label')} with enough groups for all folds."
     )
     present = positives[positives.sum(axis=1) > 0]
     empty = present.index[(present == 0).any(axis=1)].tolist()
     if empty:
-        text += f" Some fold has none of {join_words(empty)}: there F1 is 0, whatever the model does."
+        text += f" Some fold has no sample of {join_words(empty)}, so F1 is 0 there for every model."
     return text
 
 
-def memory_caption(memory: dict[str, float]) -> str:
-    """How much folds that split groups would flatter."""
+def leakage_caption(memory: dict[str, float]) -> str:
+    """The leakage check: how much folds that split groups would inflate the scores."""
     grouped, image_level = memory["grouped_folds"], memory["image_level_folds"]
     text = (
-        f"Copying the labels of the sample with the most similar exposure scores {format_score(grouped)} with these "
-        f"folds and {format_score(image_level)} with folds that split groups: "
+        "Leakage check: copying the labels of the sample with the most similar brightness scores "
+        f"{format_score(grouped)} with these folds and {format_score(image_level)} with folds that split groups. "
     )
     if image_level > grouped:
-        return text + "the difference is memory of the antibody, by which such folds would flatter any model."
-    return text + "brightness does not give the antibody away here."
+        return text + "With such a split, any model that recognises the antibody would score too high."
+    return text + "Here, brightness does not identify the antibody."

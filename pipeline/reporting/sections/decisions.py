@@ -1,4 +1,4 @@
-"""From probabilities to decisions: policies, blend, calibration, and which labels are taken for which."""
+"""The sections on decisions: settings compared, calibration, confused labels, the worst errors, examples with maps."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -31,21 +31,24 @@ CHOICES = (
     ("blends", "blend", "blend"),
     ("calibrations", "calibration", "calibration"),
 )
-"""The tables of settings compared, the column of their names, and what they set."""
+"""For each setting compared: its table, the column of values, and the name to show."""
 
 PAIRS = 10
-"""Confusions listed by name."""
+"""Pairs of confused labels that are listed."""
+
+SHOWN = {"grad_cam": "Grad-CAM", "query": "the label's query", "occlusion": "occlusion"}
+"""Kinds of map that are specific to a label, and their names."""
 
 
 def policies_section(run: FinishedRun) -> PageSection:
-    """The choices compared, each by decisions on folds that it had no part in."""
+    """Cross-fitted scores of the alternatives for each setting, and of the models."""
     blended = run.tables["blend"].sort_values("macro_f1", ascending=False, kind="stable")
     weights = [
         [TableCell(row["model"]), *number_cells([row["weight"], row["macro_f1"]])] for _, row in blended.iterrows()
     ]
     return PageSection(
         "policies",
-        "Decisions",
+        "Decision rule",
         [
             *(compared_choices(run, *choice) for choice in CHOICES),
             Table(("model", "weight", "macro-F1 alone"), weights, blend_caption(run, blended)),
@@ -54,7 +57,7 @@ def policies_section(run: FinishedRun) -> PageSection:
 
 
 def compared_choices(run: FinishedRun, name: str, column: str, what: str) -> Table:
-    """The settings of one choice, the best on top, the others as they are."""
+    """The scores of all values of one setting, the best on top; the other settings are unchanged."""
     table = run.tables[name].sort_values("macro_f1", ascending=False, kind="stable")
     rows = [
         [
@@ -69,33 +72,34 @@ def compared_choices(run: FinishedRun, name: str, column: str, what: str) -> Tab
 
 
 def choice_caption(run: FinishedRun, table: pd.DataFrame, column: str) -> str:
-    """Which setting is ahead, and whether that can be told."""
+    """How far the best value is ahead of the one used, compared with the confidence interval."""
     best, used = table.iloc[0], table[table["chosen"]].iloc[0]
     gap = best["macro_f1"] - used["macro_f1"]
-    noise = (run.metrics["macro_f1_high"] - run.metrics["macro_f1_low"]) / 2
+    half_width = (run.metrics["macro_f1_high"] - run.metrics["macro_f1_low"]) / 2
     if gap <= 0:
-        text = "The one used reads highest"
+        text = "The setting used scores highest"
     else:
-        text = f"“{best[column].replace('_', ' ')}” reads {gap:.3f} above the one used"
-        text += f", {'less' if gap < noise else 'more'} than half the interval of the score (±{noise:.3f})"
+        text = f"“{best[column].replace('_', ' ')}” scores {gap:.3f} higher than the setting used"
+        comparison = "less" if gap < half_width else "more"
+        text += f", {comparison} than half the width of the confidence interval ({half_width:.3f})"
     true_mean = run.truth.sum(axis=1).mean()
-    return f"{text}. Judged on folds that had no part in the choice; a sample truly has {true_mean:.2f} labels."
+    return f"{text}. All scores are cross-fitted. Samples have {true_mean:.2f} true labels on average."
 
 
 def blend_caption(run: FinishedRun, blended: pd.DataFrame) -> str:
-    """What blending gives over the best model alone."""
+    """The gain of the blend over the best single model."""
     best = blended.iloc[0]
     if len(blended) == 1:
         return f"There is one model, {best['model']}, so nothing is blended."
     gain = run.metrics["macro_f1"] - best["macro_f1"]
     idle = blended.loc[blended["weight"] == 0, "model"].tolist()
     side = "above" if gain >= 0 else "below"
-    text = f"The blend reads {format_score(run.metrics['macro_f1'])}, {abs(gain):.3f} {side} {best['model']} alone."
-    return text + (f" {join_words(idle)} added nothing and got no weight." if idle else "")
+    text = f"The blend scores {format_score(run.metrics['macro_f1'])}, {abs(gain):.3f} {side} {best['model']} alone."
+    return text + (f" {join_words(idle)} did not help and got no weight." if idle else "")
 
 
 def calibration_section(run: FinishedRun) -> PageSection:
-    """Whether a probability of 0.7 means seven in ten."""
+    """The reliability diagram of the probabilities."""
     table = run.tables["calibration"]
     bins = {str(name): bins for name, bins in table.groupby("probabilities", sort=False)}
     drawing = to_svg(panel(lambda axes: draw_calibration(axes, bins), 3.6, 3.4), "Share of positives by probability")
@@ -103,23 +107,21 @@ def calibration_section(run: FinishedRun) -> PageSection:
 
 
 def calibration_caption(bins: dict[str, pd.DataFrame]) -> str:
-    """How far off the probabilities are, and to which side."""
-    sentences = [
-        "Points on the diagonal are probabilities that can be taken at their word; larger points hold more pairs."
-    ]
+    """The calibration error, and whether probabilities are too high or too low."""
+    sentences = ["Points on the diagonal are well calibrated. Larger points contain more (sample, label) pairs."]
     for name, table in bins.items():
         filled = table[table["n"] > 0]
         gaps = filled["confidence"] - filled["observed"]
         error = float((gaps.abs() * filled["n"]).sum() / filled["n"].sum())
         side = "too high" if (gaps * filled["n"]).sum() > 0 else "too low"
         sentences.append(
-            f"{name.capitalize()}: {error:.3f} off on average (expected calibration error), mostly {side}."
+            f"{name.capitalize()}, the expected calibration error is {error:.3f}, and probabilities are mostly {side}."
         )
     return " ".join(sentences)
 
 
 def confusions_section(run: FinishedRun) -> PageSection:
-    """Which labels are missed where which others are wrongly given."""
+    """Which labels are missed where which others are wrongly predicted."""
     pairs = run.tables["confusions"].sort_values("count", ascending=False, kind="stable")
     matrix = np.zeros((len(LABELS), len(LABELS)))
     matrix[pairs["label_true"], pairs["label_predicted"]] = pairs["count"]
@@ -142,15 +144,15 @@ def confusions_section(run: FinishedRun) -> PageSection:
     ]
     return PageSection(
         "confusions",
-        "Mistaken for",
+        "Confused labels",
         [
             Pictures(
-                [to_svg(picture, "Which label is given where which is missed")],
-                "Rows are labels that were missed, columns those given wrongly on the same sample; the tint is the "
-                f"share of the row's samples, deepest from one half. {confusions_caption(pairs)}",
+                [to_svg(picture, "Labels predicted in place of missed ones")],
+                "Rows: labels that were missed. Columns: labels wrongly predicted for the same sample. The colour is "
+                f"the share of the row's positive samples; it is darkest from one half. {confusions_caption(pairs)}",
             ),
             Table(
-                ("missed", "given instead", "samples", "% of the label's"),
+                ("missed", "predicted instead", "samples", "% of positives"),
                 rows,
                 f"The {len(rows)} most frequent pairs.",
             ),
@@ -159,58 +161,56 @@ def confusions_section(run: FinishedRun) -> PageSection:
 
 
 def confusions_caption(pairs: pd.DataFrame) -> str:
-    """The pair that costs most."""
+    """The most frequent pair."""
     if pairs.empty:
-        return "No label is missed where another is wrongly given."
+        return "No label is missed where another is wrongly predicted."
     worst = pairs.iloc[0]
     return (
         f"Most often {LABELS[int(worst['label_true'])]} is missed where {LABELS[int(worst['label_predicted'])]} is "
-        f"wrongly given, on {count_noun(int(worst['count']), 'sample')}."
+        f"wrongly predicted, in {count_noun(int(worst['count']), 'sample')}."
     )
 
 
-SHOWN = {"grad_cam": "Grad-CAM", "query": "the label's query", "occlusion": "occlusion"}
-"""Kinds of map that are about one label, and what they are called."""
-
-
 def errors_section(run: FinishedRun) -> PageSection:
-    """The wrong decisions that were most certain."""
+    """The most confident wrong decisions."""
     errors = run.tables["examples"].query("kind == 'error'")
     cards = [card(run, row["id"], int(row["label"]), with_truth=True) for _, row in errors.iterrows()]
     return PageSection("errors", "Worst errors", [Cards(cards, f"{errors_caption(run, errors)} {maps_caption(run)}")])
 
 
 def attention_section(run: FinishedRun) -> PageSection:
-    """The most and the least probable sample of each label."""
+    """The positive samples with the highest and the lowest probability of each label."""
     examples = run.tables["examples"]
     chosen = examples[examples["kind"] != "error"]
     cards = [card(run, row["id"], int(row["label"]), prefix=f"{row['kind']}: ") for _, row in chosen.iterrows()]
     return PageSection(
         "attention",
-        "Best and worst",
+        "Best and worst examples",
         [Cards(cards, f"{attention_caption(run, chosen)} {maps_caption(run)}", paired=True)],
     )
 
 
 def card(run: FinishedRun, sample: str, label: int, *, prefix: str = "", with_truth: bool = False) -> Card:
-    """A sample with its probability of the label, and the maps for it."""
+    """A sample with its probability of a label, and the attention maps for that label."""
     position = run.positions[sample]
     missed = run.truth[position, label]
-    title = f"{'Missed' if missed else 'Wrongly given'}: {LABELS[label]}" if with_truth else f"{prefix}{LABELS[label]}"
+    title = (
+        f"{'Missed' if missed else 'Wrongly predicted'}: {LABELS[label]}" if with_truth else f"{prefix}{LABELS[label]}"
+    )
     lines = [f"probability {run.held_out.probabilities[position, label]:.2f}"]
     if with_truth:
         lines += [
-            f"truth: {label_names(run.truth[position])}",
-            f"given: {label_names(run.held_out.decisions[position])}",
+            f"true: {label_names(run.truth[position])}",
+            f"predicted: {label_names(run.held_out.decisions[position])}",
         ]
     return Card(run.sample(position), title, lines, overlays(run, sample, label))
 
 
 def overlays(run: FinishedRun, sample: str, label: int) -> Sequence[Overlay]:
-    """The maps of one pair of sample and label.
+    """The maps of one (sample, label) pair.
 
     Raises:
-        InputError: there are none: the maps are those of other examples.
+        InputError: there are none, because the maps were computed for other examples.
     """
     rows = ((run.maps.ids == sample) & (run.maps.labels == label)).nonzero()[0]
     if not len(rows):
@@ -223,36 +223,36 @@ def overlays(run: FinishedRun, sample: str, label: int) -> Sequence[Overlay]:
 
 
 def maps_caption(run: FinishedRun) -> str:
-    """Which model drew the maps."""
+    """Which model and which kinds of map are shown."""
     kinds = join_words(SHOWN[kind] for kind in SHOWN if kind in run.maps.names)
     return (
-        f"Beside it the protein, orange where {run.best_model}, the best model alone, looked for the label ({kinds}), "
-        "by the weights that did not train on the sample; plain gray where nothing spoke for it."
+        "Beside each sample: its protein channel, orange where it contributes to the label according to the best "
+        f"single model, {run.best_model}, trained without the sample ({kinds}). It is gray if nothing contributes."
     )
 
 
 def errors_caption(run: FinishedRun, errors: pd.DataFrame) -> str:
-    """What kind of error is the gravest."""
+    """How many of the worst errors are missed labels, and which label is most often involved."""
     if errors.empty:
         return "No decision is wrong."
     missed = sum(run.truth[run.positions[row["id"]], row["label"]] for _, row in errors.iterrows())
     label, times = Counter(LABELS[label] for label in errors["label"]).most_common(1)[0]
     text = (
-        f"The {len(errors)} wrong decisions farthest from the truth: {count_noun(int(missed), 'missed label')}, "
-        f"{count_noun(len(errors) - int(missed), 'false alarm')}."
+        f"The {len(errors)} most confident wrong decisions, at most one per group: "
+        f"{count_noun(int(missed), 'missed label')}, {count_noun(len(errors) - int(missed), 'false positive')}."
     )
     if times > 1:
-        text += f" {label} is behind {times} of them."
-    return text + " Look here for wrong annotations first: an error of the truth looks just like one of the model."
+        text += f" {times} of them concern {label}."
+    return text + " Check these for wrong annotations first: an annotation error looks like an error of the model."
 
 
 def attention_caption(run: FinishedRun, chosen: pd.DataFrame) -> str:
-    """How far apart the best and the worst are."""
+    """The median probabilities of the best and the worst examples."""
     probabilities = [run.held_out.probabilities[run.positions[row["id"]], row["label"]] for _, row in chosen.iterrows()]
     by_kind = chosen.assign(probability=probabilities).groupby("kind")["probability"].median()
     if "worst" not in by_kind:
         return "Samples that have the label."
     return (
-        "Of the samples that truly have a label, the one with the highest and the one with the lowest probability of "
-        f"it; the medians over the labels are {by_kind['best']:.2f} and {by_kind['worst']:.2f}."
+        "For each label, the positive samples with its highest (best) and its lowest (worst) predicted probability. "
+        f"The medians over the labels are {by_kind['best']:.2f} and {by_kind['worst']:.2f}."
     )

@@ -1,5 +1,6 @@
-"""What the run scores, and how far to trust it."""
+"""The sections on scores: overall, by label, and learning curves."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -8,6 +9,8 @@ import pandas as pd
 
 from pipeline.core.labels import LABELS
 from pipeline.reporting.blocks import (
+    BIAS_NOTE,
+    SIMULATED,
     PageSection,
     Pictures,
     Table,
@@ -18,86 +21,104 @@ from pipeline.reporting.blocks import (
     format_score,
     join_words,
     number_cells,
+    simulated,
 )
 from pipeline.reporting.charts import draw_epochs, draw_intervals, draw_precision_recall, panel, to_svg
 from pipeline.reporting.finished_run import FinishedRun
 
 BASELINES = {
     "majority": "most frequent label",
-    "all_positive": "every label",
-    "prior": "at random",
+    "all_positive": "all labels",
+    "prior": "random labels",
 }
+"""Baselines that use no image, and their names."""
 
-SIMULATED = "sample"
-"""The source whose stage draws its images."""
+COLUMNS = ("label", "positives", "groups", "precision", "recall", "F1", "interval", "threshold", "average precision")
+FEW = 10
+"""Positives below which the F1 of a label is unreliable."""
 
-CAPTION = (
-    "Macro-F1: in all, on the test set (as held out: by the networks of one fold, as held-out samples are decided; "
-    "and by all), by fold, and of decisions that look at no image (the most frequent label for "
-    "all samples, every label for all, labels at random by their frequency). Bars are intervals by resampling "
-    "groups, since samples of one antibody stand or fall together."
-)
+LEVEL = 1.02
+"""A loss within this factor of the lowest one counts as equally good."""
 
 
 def score_section(run: FinishedRun) -> PageSection:
-    """The figures to read first."""
-    metrics = run.metrics
+    """The most important scores, what to conclude from them, and all scores with their intervals."""
+    metrics, sources = run.metrics, run.params.data.sources
+    confidence = metrics["confidence"]
     tiles = [
-        ("macro-F1, held out", format_score(metrics["macro_f1"]), _interval(metrics, metrics["confidence"])),
+        ("macro-F1, out-of-fold", format_score(metrics["macro_f1"]), _remark(metrics, confidence, sources)),
         (
-            "by fold",
+            "mean over folds",
             format_score(metrics["fold_mean"]),
-            f"mean of {len(metrics['folds'])} folds, SD {metrics['fold_sd']:.3f}",
+            f"{len(metrics['folds'])} folds, SD {metrics['fold_sd']:.3f}",
         ),
     ]
     if test := metrics.get("test"):
-        tiles.append(("test set", format_score(test["macro_f1"]), _interval(test, metrics["confidence"])))
-    tiles.append(("without looking", format_score(max(metrics["baselines"].values())), _best_baseline(metrics)))
+        tiles.append(("macro-F1, test set", format_score(test["macro_f1"]), _remark(test, confidence, sources[:1])))
+    tiles.append(("best baseline", format_score(max(metrics["baselines"].values())), _best_baseline(metrics)))
     table = score_rows(run)
     picture = panel(lambda axes: draw_intervals(axes, table), 3.6, 0.5 + 0.24 * len(table))
-    drawing = to_svg(picture, "Macro-F1 with its interval, in all, by fold and of the baselines")
+    drawing = to_svg(picture, "Macro-F1 with confidence intervals: out-of-fold, test set, folds and baselines")
     return PageSection(
-        "score", "Score", [Tiles(tiles, verdict(metrics, run.params.data.sources)), Pictures([drawing], CAPTION)]
+        "score", "Score", [Tiles(tiles, verdict(metrics, sources)), Pictures([drawing], scores_caption(metrics))]
     )
 
 
 def score_rows(run: FinishedRun) -> pd.DataFrame:
-    """Name, estimate and interval of each score."""
+    """Name, estimate and ends of the interval of each score."""
     metrics = run.metrics
-    rows = [("all held out", *_ends(metrics))]
+    rows = [("out-of-fold", *_ends(metrics))]
     if "test" in metrics:
-        rows += [("test, as held out", *_ends(metrics["test_as_held_out"])), ("test set", *_ends(metrics["test"]))]
+        rows += [
+            ("test, single fold", *_ends(metrics["test_as_held_out"])),
+            ("test, all folds", *_ends(metrics["test"])),
+        ]
     rows += [(f"fold {row['fold']}", *_ends(row)) for row in run.tables["folds"].to_dict("records")]
-    nothing = float("nan")
-    rows += [(BASELINES[name], score, nothing, nothing) for name, score in metrics["baselines"].items()]
+    missing = float("nan")
+    rows += [(BASELINES[name], score, missing, missing) for name, score in metrics["baselines"].items()]
     return pd.DataFrame(rows, columns=["name", "estimate", "low", "high"])
 
 
-def verdict(metrics: dict[str, Any], sources: tuple[str, ...]) -> str:
+def scores_caption(metrics: dict[str, Any]) -> str:
+    """What each row of the plot is."""
+    test = (
+        "on the test set (single fold: single-fold models, comparable with cross-validation; all folds: models "
+        "averaged over folds, as submitted), "
+    )
+    return (
+        f"Macro-F1 with {metrics['confidence']:.0%} intervals: out-of-fold, {test if 'test' in metrics else ''}on each "
+        "fold, and of three baselines that use no image (predict the most frequent label, all labels, or random labels "
+        "by frequency). The intervals are from resampling groups, because samples of one antibody are not independent. "
+        f"{BIAS_NOTE}"
+    )
+
+
+def verdict(metrics: dict[str, Any], sources: Sequence[str]) -> str:
     """What to conclude from the scores."""
     best = max(metrics["baselines"].values())
     above = metrics["macro_f1_low"] > best
+    samples = count_noun(metrics["samples"], f"{simulated(sources)}sample")
     sentences = [
-        f"Over {count_noun(metrics['samples'], 'sample')} of {count_noun(metrics['groups'], 'group')}, each decided by "
-        f"models and thresholds that never saw it, macro-F1 is {format_score(metrics['macro_f1'])} "
-        f"({format_interval(*_ends(metrics)[1:])}). "
+        f"On {samples} of {count_noun(metrics['groups'], 'group')}, out-of-fold macro-F1 is "
+        f"{format_score(metrics['macro_f1'])} (interval {format_interval(*_ends(metrics)[1:])}). No sample was used to "
+        "fit the models or the decision rule that predict it. "
         + (
-            f"The interval lies above {format_score(best)}, the best that no image is needed for."
+            f"The interval is above {format_score(best)}, the best baseline that uses no image."
             if above
-            else f"The interval does not lie above {format_score(best)}, which needs no image: this run does not show "
-            "that anything was learned."
+            else f"The interval is not above {format_score(best)}, the best baseline that uses no image: this run does "
+            "not show that anything was learned."
         )
     ]
     if metrics["labels_present"] < len(LABELS):
         sentences.append(
-            f"Labels that no sample has count 0; over the {metrics['labels_present']} that occur it is "
+            f"Labels without a sample count as 0; over the {metrics['labels_present']} labels that occur, macro-F1 is "
             f"{format_score(metrics['macro_f1_present'])}."
         )
     if "test" in metrics:
         sentences.append(_transfer(metrics))
     if SIMULATED in sources:
         sentences.append(
-            f"The source “{SIMULATED}” is simulated: its scores say that the pipeline works, not how it would do on "
+            f"The source “{SIMULATED}” is simulated: its scores show that the pipeline works, not how well it does on "
             "real cells."
         )
     return " ".join(sentences)
@@ -109,15 +130,16 @@ def _transfer(metrics: dict[str, Any]) -> str:
         metrics["expected_test_low"],
         metrics["expected_test_high"],
     )
-    expected = f"{format_interval(low, high)}, the range expected of a test set of this size"
+    expected = f"{format_interval(low, high)}, the range expected by cross-validation for a test set of this size"
     if low <= score <= high:
-        verdict = f"in {expected}: cross-validation foretold it"
+        verdict = f"within {expected}"
     else:
         side, kind = ("above", "easier") if score > high else ("below", "harder")
-        verdict = f"{side} {expected}: it is {kind} than the training samples, or other"
+        verdict = f"{side} {expected}: it is {kind} than the training samples, or different"
     return (
-        f"The test set, decided as held-out samples are, reads {format_score(score)}, {verdict}. By the average of all "
-        f"folds' networks it reads {format_score(metrics['test']['macro_f1'])}."
+        "On the test set, single-fold models, which are comparable with cross-validation, score "
+        f"{format_score(score)}, {verdict}. The models averaged over all folds score "
+        f"{format_score(metrics['test']['macro_f1'])}."
     )
 
 
@@ -125,8 +147,9 @@ def _ends(scores: Any) -> tuple[float, float, float]:
     return scores["macro_f1"], scores["macro_f1_low"], scores["macro_f1_high"]
 
 
-def _interval(scores: dict[str, Any], confidence: float) -> str:
-    return f"{confidence:.0%} interval {format_interval(*_ends(scores)[1:])}, n = {scores['samples']:,}"
+def _remark(scores: dict[str, Any], confidence: float, sources: Sequence[str]) -> str:
+    samples = count_noun(scores["samples"], f"{simulated(sources)}sample")
+    return f"{confidence:.0%} interval {format_interval(*_ends(scores)[1:])}, {samples}"
 
 
 def _best_baseline(metrics: dict[str, Any]) -> str:
@@ -134,18 +157,13 @@ def _best_baseline(metrics: dict[str, Any]) -> str:
     return join_words(BASELINES[name] for name, score in metrics["baselines"].items() if score == best)
 
 
-COLUMNS = ("label", "positives", "groups", "precision", "recall", "F1", "interval", "threshold", "average precision")
-FEW = 10
-"""Positives below which a label's F1 says little."""
-
-
 def labels_section(run: FinishedRun) -> PageSection:
-    """The table of labels, F1 at a glance, and precision against recall."""
+    """The table of scores by label, and precision-recall curves."""
     labels = run.tables["labels"]
     present = labels[labels["positives"] > 0].sort_values("f1", ascending=False, kind="stable")
     return PageSection(
         "labels",
-        "Labels",
+        "Scores by label",
         [
             Table(COLUMNS, [row_cells(row) for _, row in labels.iterrows()], table_caption(present)),
             precision_recall(run.tables["pr_curves"], present),
@@ -154,7 +172,7 @@ def labels_section(run: FinishedRun) -> PageSection:
 
 
 def row_cells(row: "pd.Series[float]") -> list[TableCell]:
-    """A label's row of the table."""
+    """The row of one label."""
     return [
         TableCell(str(row["name"])),
         *number_cells([row["positives"], row["groups"]], decimals=0),
@@ -169,22 +187,23 @@ def row_cells(row: "pd.Series[float]") -> list[TableCell]:
 
 
 def table_caption(present: pd.DataFrame) -> str:
-    """Which labels are found and how many can be judged."""
+    """The best and the worst label, and how uncertain the scores are."""
     best, worst = present.iloc[0], present.iloc[-1]
     few = int((present["positives"] < FEW).sum())
     widths = present["f1_high"] - present["f1_low"]
     text = (
-        f"Click a column's head to sort; “interval” sorts by its width. {best['name']} is found best (F1 "
-        f"{format_score(best['f1'])}), {worst['name']} worst ({format_score(worst['f1'])}). The median interval is "
-        f"{widths.median():.2f} wide: two labels whose bars overlap by much cannot be told apart. "
+        f"Click a column header to sort; “interval” sorts by width. {best['name']} has the highest F1 "
+        f"({format_score(best['f1'])}), {worst['name']} the lowest ({format_score(worst['f1'])}). The median width of "
+        f"the intervals is {widths.median():.2f}, so labels with overlapping intervals can hardly be ranked. "
+        f"{BIAS_NOTE}"
     )
     if few:
-        text += f"{count_noun(few, 'label')} with fewer than {FEW} positives: a single sample moves such an F1 a lot."
+        text += f" For labels with fewer than {FEW} positives ({few} here), F1 depends strongly on single samples."
     return text
 
 
 def precision_recall(curves: pd.DataFrame, present: pd.DataFrame) -> Pictures:
-    """A small curve for each label, with the point of its decisions."""
+    """A precision-recall curve for each label, with the point of its decisions."""
     drawings, losses = [], {}
     for _, label in present.iterrows():
         curve = curves[curves["label"] == label["label"]]
@@ -196,14 +215,11 @@ def precision_recall(curves: pd.DataFrame, present: pd.DataFrame) -> Pictures:
     worst = max(losses, key=losses.__getitem__)
     return Pictures(
         drawings,
-        "Precision (upwards) against recall for every threshold; the dot is where the decisions are, by thresholds "
-        f"chosen on the other folds. In hindsight the best thresholds would add {np.mean(list(losses.values())):.3f} "
-        f"to the mean F1, most to {worst} ({losses[worst]:.3f}): what is beyond that, only a better ranking can give.",
+        "Precision (vertical) against recall (horizontal) over all thresholds. The dot is the decisions, whose "
+        "thresholds were chosen on the other folds. The best thresholds in hindsight would increase the mean F1 by "
+        f"{np.mean(list(losses.values())):.3f}, most for {worst} ({losses[worst]:.3f}); any further gain needs a "
+        "better ranking of the samples.",
     )
-
-
-LEVEL = 1.02
-"""A loss within this factor of the lowest is as good as it."""
 
 
 def training_section(run: FinishedRun) -> PageSection:
@@ -211,7 +227,7 @@ def training_section(run: FinishedRun) -> PageSection:
     history = run.tables["history"]
     parts = {
         "Loss": ("held_out_loss", "train_loss"),
-        "Macro-F1 at the training proportions": ("held_out_macro_f1", None),
+        "Macro-F1 at the label frequencies of training": ("held_out_macro_f1", None),
         "Mean average precision": ("held_out_mean_average_precision", None),
     }
     drawings = []
@@ -222,24 +238,27 @@ def training_section(run: FinishedRun) -> PageSection:
 
 
 def training_caption(history: pd.DataFrame) -> str:
-    """Where each model's held-out loss ended."""
-    sentences = ["Thin lines are folds, thick ones their mean."]
+    """The course of each model's held-out loss."""
+    sentences = [
+        "Thin lines are folds, thick lines their mean. For macro-F1, each label is predicted as often as it occurs in "
+        "training, so that no threshold is fitted."
+    ]
     for model, curves in history.groupby("model", sort=False):
         losses = curves.groupby("epoch")[["train_loss", "held_out_loss"]].mean().dropna()
         epochs, held_out = losses.index.to_numpy() + 1, losses["held_out_loss"].to_numpy()
         end, least = held_out[-1], held_out.min()
         level = int((held_out <= LEVEL * least).argmax())
         if len(held_out) == 1:
-            course = "was looked at once"
+            course = "was evaluated once"
         elif end > LEVEL * least:
             lowest = epochs[held_out.argmin()]
             course = f"was lowest after epoch {lowest} and then rose by {end / least - 1:.0%}: it overfits"
         elif level == len(held_out) - 1:
-            course = "still fell at the end: more epochs may help"
+            course = "was still falling at the end: more epochs may help"
         else:
             course = f"levelled off after epoch {epochs[level]}: more epochs would add little"
         sentences.append(
-            f"The held-out loss of {model} {course} (ends at {format_score(end)}, training at "
+            f"The held-out loss of {model} {course} (last value {format_score(end)}, training loss "
             f"{format_score(losses['train_loss'].iloc[-1])})."
         )
     return " ".join(sentences)

@@ -29,12 +29,12 @@ for (const head of document.querySelectorAll("th")) {
     const body = head.closest("table").tBodies[0];
     const rows = [...body.rows];
     const numeric = rows.some((row) => "value" in row.cells[head.cellIndex].dataset);
-    // Numbers start with the largest, words with the first.
+    // The first click sorts numbers in descending and text in ascending order.
     const before = head.getAttribute("aria-sort");
     const ascending = before ? before === "descending" : !numeric;
     for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
-    // What has no value comes last, whichever way is up.
+    // Missing values come last in either order.
     const missing = rows.filter((row) => Number.isNaN(keyOf(row, head.cellIndex)));
     const sorted = rows.filter((row) => !missing.includes(row));
     sorted.sort((one, other) => compare(keyOf(one, head.cellIndex), keyOf(other, head.cellIndex)));

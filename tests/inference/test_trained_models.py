@@ -59,7 +59,7 @@ def test_it_gives_what_the_fitted_rule_gives(tmp_path: Path, kind: Blending, cal
     assert found is not None
     assert found.members == FOLDS
     new = np.random.default_rng(1).random((len(MODELS), 7, len(LABELS)), dtype=np.float32)
-    for ours, theirs in zip(found.rule.apply(new), fitted.blend(new), strict=True):
+    for ours, theirs in zip(found.rule.apply(new), fitted.apply(new), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -76,6 +76,6 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: object) -> None:
 
 def test_the_plain_rule_is_the_mean_and_one_threshold() -> None:
     members, _ = held_out()
-    _, probabilities, decisions = uncalibrated_rule(2, 0.5).blend(members)
+    _, probabilities, decisions = uncalibrated_rule(2, 0.5).apply(members)
     np.testing.assert_allclose(probabilities, members.mean(axis=0), atol=1e-6)
     assert np.array_equal(decisions, probabilities >= 0.5)

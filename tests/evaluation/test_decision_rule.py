@@ -10,8 +10,8 @@ from pipeline.evaluation.blending import BLENDINGS
 from pipeline.evaluation.calibration import CALIBRATIONS
 from pipeline.evaluation.decision_rule import cross_fit, fit_rule
 from pipeline.evaluation.thresholds import POLICIES
-from tests.fixtures.models import ENSEMBLE
 from tests.evaluation.test_blending import scored_models
+from tests.fixtures.models import ENSEMBLE
 
 CHOICES = [
     ENSEMBLE.model_copy(update={key: value})

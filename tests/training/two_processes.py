@@ -1,6 +1,6 @@
-"""A training that several processes share, as a program of its own: ``python -m tests.training.two_ranks FOLDER DEVICES``.
+"""A training by several processes, as a program: ``python -m tests.training.two_processes FOLDER DEVICES``.
 
-With a third argument, the process of that number is killed in the second epoch.
+With a third argument, the process of that rank is killed in the second epoch.
 """
 
 import signal
@@ -38,7 +38,7 @@ def without_batch_norm(network: Network) -> Network:
 def main(folder: Path, machine: params.Machine, killed: int | None) -> None:
     """Train, and save losses and held-out probabilities."""
     torch.set_num_threads(1)
-    ranks = join(machine.devices)
+    world = join(machine.devices)
     training, held_out = two_patterns(32), two_patterns(HELD_OUT + 1)
     held_out.rows, held_out.sources = held_out.rows[:HELD_OUT], held_out.sources[:HELD_OUT]
     losses: list[float] = []
@@ -49,12 +49,12 @@ def main(folder: Path, machine: params.Machine, killed: int | None) -> None:
         seen.append(predicted)
         return epoch.train_loss
 
-    if ranks.rank == killed:
-        training.augmentation = SignalAtDraw(signal.SIGKILL, 32 // ranks.size + 4 + 1)
+    if world.rank == killed:
+        training.augmentation = SignalAtDraw(signal.SIGKILL, 32 // world.size + 4 + 1)
     torch.manual_seed(0)
     network = without_batch_norm(Network(RECIPE))
-    fit(network, training, held_out, RECIPE, machine, on_epoch, SavedStates(folder / "states", "run"), ranks)
-    if ranks.first:
+    fit(network, training, held_out, RECIPE, machine, on_epoch, SavedStates(folder / "states", "run"), world)
+    if world.is_main:
         np.savez(folder / "result.npz", losses=losses, seen=np.stack(seen))
 
 

@@ -19,11 +19,7 @@ from pipeline.models import checkpoint
 from pipeline.models.heads import KNOTS, RIDGE, KernelHead, pool_stages
 from pipeline.models.network import Network
 from pipeline.models.pretrained import start_from_weights
-from tests.fixtures.models import TINY
-
-
-def kernel_model(**changes: object) -> params.Model:
-    return params.Model.model_validate(TINY.model_dump() | {"head": "kernel", "pretrained": "x"} | changes)
+from tests.fixtures.models import FROZEN, TINY
 
 
 def drawn(count: int, seed: int) -> Tensor:
@@ -55,9 +51,9 @@ def normal_scores(train: Tensor, features: Tensor) -> npt.NDArray[np.float64]:
     return scores
 
 
-def network_with_a_solution(model: params.Model) -> Network:
+def fitted_network() -> Network:
     torch.manual_seed(0)
-    network = Network(model).eval()
+    network = Network(FROZEN).eval()
     assert network.kernel is not None
     with torch.no_grad():
         features = network.head_features(noise(12))
@@ -126,7 +122,7 @@ def test_stages_are_pooled_as_torch_does_and_a_flat_map_has_a_gradient() -> None
 
 
 def test_features_are_those_of_the_last_three_stages() -> None:
-    network = network_with_a_solution(kernel_model())
+    network = fitted_network()
     seen: list[Tensor] = []
     for stage in ("layer2", "layer3", "layer4"):
         network.backbone.get_submodule(stage).register_forward_hook(lambda _module, _inputs, out: seen.append(out))
@@ -142,7 +138,7 @@ def test_half_precision_around_it_leaves_the_head_alone() -> None:
         assert torch.equal(head(new), expected)
 
 
-def test_a_solution_stays_on_the_device_of_the_head() -> None:
+def test_the_fit_stays_on_the_device_of_the_head() -> None:
     head = KernelHead(6).to("meta")
     head.fit(drawn(20, 0), labelled(drawn(20, 0)))
     assert {buffer.device.type for buffer in head.buffers()} == {"meta"}
@@ -179,25 +175,24 @@ def test_the_logit_is_that_of_the_solution_and_never_infinite() -> None:
     assert (share.grad[: len(p)] > 1).all()
 
 
-def test_a_file_brings_the_solution_back(tmp_path: Path) -> None:
-    model = kernel_model()
-    network = network_with_a_solution(model)
-    checkpoint.save(tmp_path / "fold-0.safetensors", network, model)
+def test_a_file_brings_the_fit_back(tmp_path: Path) -> None:
+    network = fitted_network()
+    checkpoint.save(tmp_path / "fold-0.safetensors", network, FROZEN)
     again, recipe = checkpoint.load(tmp_path / "fold-0.safetensors")
-    assert recipe == model
+    assert recipe == FROZEN
     with torch.no_grad():
         logits = again(noise(5, 1))
         assert torch.equal(logits, network(noise(5, 1)))
     assert logits.std() > 0.1
 
 
-@pytest.mark.parametrize("head", ["pooled", "kernel"])
-def test_another_network_starts_from_its_file_without_the_solution(tmp_path: Path, head: str) -> None:
+@pytest.mark.parametrize("model", [TINY, FROZEN], ids=lambda model: model.kind)
+def test_another_network_starts_from_its_file_without_the_fit(tmp_path: Path, model: params.BackboneModel) -> None:
     path = tmp_path / "fold-0.safetensors"
-    checkpoint.save(path, network_with_a_solution(kernel_model()), kernel_model())
+    checkpoint.save(path, fitted_network(), FROZEN)
     torch.manual_seed(1)
-    other = Network(kernel_model(head=head))
-    start_from_weights(other, kernel_model(head=head, pretrained=str(path)))
+    other = Network(model)
+    start_from_weights(other, model.model_copy(update={"pretrained": str(path)}))
     stored, _ = checkpoint.read(path)
     assert torch.equal(other.backbone.state_dict()["conv1.0.weight"], stored["backbone.conv1.0.weight"])
     assert other.kernel is None or len(other.kernel.points) == 0
@@ -214,13 +209,12 @@ def test_another_network_starts_from_its_file_without_the_solution(tmp_path: Pat
         {"knots": torch.zeros(10, 48)},
     ],
 )
-def test_a_solution_that_does_not_fit_is_refused(tmp_path: Path, damage: dict[str, Tensor]) -> None:
-    path, model = tmp_path / "fold-0.safetensors", kernel_model()
-    network = network_with_a_solution(model)
+def test_a_fit_of_other_shapes_is_refused(tmp_path: Path, damage: dict[str, Tensor]) -> None:
+    path, network = tmp_path / "fold-0.safetensors", fitted_network()
     assert network.kernel is not None
     for name, value in damage.items():
         setattr(network.kernel, name, value)
-    checkpoint.save(path, network, model)
+    checkpoint.save(path, network, FROZEN)
     with pytest.raises(InputError, match="do not fit this version's models"):
         checkpoint.load(path)
 
@@ -228,15 +222,19 @@ def test_a_solution_that_does_not_fit_is_refused(tmp_path: Path, damage: dict[st
 @pytest.mark.parametrize(
     ("trained", "frozen", "message"),
     [
-        ({"attention": "none"}, {"attention": "cbam", "init": "paper"}, "lacks weights of attention cbam .*channel"),
+        (
+            {"attention": "none"},
+            {"attention": "cbam", "gate_init": "paper"},
+            "lacks weights of attention cbam .*channel",
+        ),
         ({"attention": "none"}, {"attention": "self"}, "lacks weights of attention self"),
-        ({"normalise": "dataset"}, {}, "was trained with normalise: dataset, the model in params has image"),
+        ({"normalise": "dataset"}, {}, "was trained with normalise: dataset, but params.yaml has image"),
         (
             {"attention": "cbam"},
             {"attention": "none"},
-            "was trained with attention: cbam, the model in params has none",
+            "was trained with attention: cbam, but params.yaml has none",
         ),
-        ({"attention": "none"}, {"attention": "cbam", "init": "identity"}, ""),
+        ({"attention": "none"}, {"gate_init": "identity"}, ""),
         ({"attention": "none"}, {"attention": "nonlocal"}, ""),
         ({}, {}, ""),
     ],
@@ -244,8 +242,8 @@ def test_a_solution_that_does_not_fit_is_refused(tmp_path: Path, damage: dict[st
 def test_weights_of_a_network_that_is_not_the_same_as_it_is_are_refused(
     tmp_path: Path, trained: dict[str, str], frozen: dict[str, str], message: str
 ) -> None:
-    path, first = tmp_path / "fold-0.safetensors", kernel_model(head="pooled", **trained)
+    path, first = tmp_path / "fold-0.safetensors", TINY.model_copy(update=trained)
     checkpoint.save(path, Network(first), first)
-    model = kernel_model(pretrained=str(path), **frozen)
+    model = FROZEN.model_copy(update={"pretrained": str(path), **frozen})
     with pytest.raises(InputError, match=message) if message else contextlib.nullcontext():
         start_from_weights(Network(model), model)

@@ -1,0 +1,107 @@
+"""How a command ends: exit codes, messages, and the log of stage times. Wrong flags are refused."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.core import entry, params
+from pipeline.core.entry import run_main
+from pipeline.core.errors import InputError, Stopped
+
+ROOT = Path(__file__).parents[2]
+
+
+def fail_with(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError("x.png: broken: download it again"), "error: x.png: broken: download it again"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.npy"), "error: a.npy: No space left on device: free some"),
+        (
+            OSError(errno.EACCES, "Permission denied", "a.npy"),
+            "error: a.npy: Permission denied: check write permission",
+        ),
+        (KeyboardInterrupt(), 130),
+        (Stopped(signal.SIGTERM), 143),
+    ],
+)
+def test_user_errors_end_in_a_message_and_an_exit_code(error: BaseException, code: str | int) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_main(lambda: fail_with(error))
+    assert ended.value.code == code or str(ended.value.code).startswith(str(code))
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_stage_with_its_code_and_no_traceback(
+    by: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(by)
+    with pytest.raises(SystemExit) as ended:
+        run_main(lambda: os.kill(os.getpid(), by))
+    assert ended.value.code == 128 + by
+    assert capsys.readouterr().err.startswith(f"stopped by {by.name}: ")
+    assert signal.getsignal(by) == before
+
+
+def test_bugs_keep_their_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_main(lambda: fail_with(ZeroDivisionError()))
+    with pytest.raises(OSError, match="gone"):
+        run_main(lambda: fail_with(OSError(errno.EIO, "gone")))
+
+
+@pytest.mark.parametrize(
+    ("read", "flags", "message"),
+    [
+        (entry.model_and_fold, ["--model", "none", "--fold", "0"], r"--model none\b.*resnet10-cbam-96"),
+        (entry.model_and_fold, ["--model", "resnet10-cbam-96", "--fold", "7"], r"--fold 7\b.*0, 1, 2"),
+        (entry.model_name, ["--model", "none"], r"--model none\b.*resnet10-cbam-96"),
+        (entry.source_name, ["--source", "none"], r"--source none\b.*sample"),
+    ],
+)
+def test_a_job_that_params_do_not_have_is_refused(
+    monkeypatch: pytest.MonkeyPatch, read: Callable[[params.Params], object], flags: list[str], message: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["stage", *flags])
+    with pytest.raises(InputError, match=message):
+        read(params.load())
+
+
+def run(*command: str) -> int:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, check=False).returncode
+
+
+def test_a_stage_that_fails_and_a_command_that_is_no_stage_log_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    assert run("-m", "pipeline", "params", "--check") == 0
+    assert run("-m", "pipeline.stages.submit") == 1
+    assert not entry.TIMES.exists()
+
+
+def test_the_last_time_of_each_job_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert entry.read_times() == {}
+    stage = "from pipeline.core.entry import run_main; run_main(lambda: None)"
+    (tmp_path / "as_stage.py").write_text(
+        "import importlib.machinery, sys\n"
+        "sys.modules['__main__'].__spec__ = importlib.machinery.ModuleSpec('pipeline.stages.train', None)\n" + stage
+    )
+    for arguments in (("--model", "a"), ("--model", "b"), ("--model", "a")):
+        assert run("as_stage.py", *arguments) == 0
+    assert len(entry.TIMES.read_text().splitlines()) == 3
+    assert list(entry.read_times()["train"]) == ["--model a", "--model b"]
+    entry.TIMES.write_text("train,--model a,9.0\ntrain,--model a,30.0\ntrain,--model b,60.0\nscore,,10.0\n")
+    assert entry.read_times() == {"train": {"--model a": 30.0, "--model b": 60.0}, "score": {"": 10.0}}

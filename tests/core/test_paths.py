@@ -1,0 +1,30 @@
+"""An artifact is replaced as a whole or not at all."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.paths import replacing
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path, folder: bool) -> None:
+    path = tmp_path / "artifact"
+
+    def write(text: str, error: OSError | None = None) -> None:
+        with replacing(path) as temporary:
+            if folder:
+                temporary.mkdir()
+            (temporary / "file" if folder else temporary).write_text(text)
+            if error is not None:
+                raise error
+
+    write("old")
+    with pytest.raises(OSError, match="full"):
+        write("new", OSError(errno.ENOSPC, "full"))
+    assert (path / "file" if folder else path).read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    write("newer")
+    assert (path / "file" if folder else path).read_text() == "newer"
+    assert list(tmp_path.iterdir()) == [path]
