@@ -9,6 +9,7 @@ between the parallel run and `dvc repro` with one thread; ``rerun_stages``, whic
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -45,23 +46,25 @@ def run(folder: Path, *command: str, threads: int | None = None) -> tuple[float,
     return time.perf_counter() - started, done.stdout
 
 
-def lengthen(path: Path, epochs: int) -> None:
-    """Set parameters with which a job takes about a minute; in shorter ones, process start-up dominates."""
+def write_params(path: Path, epochs: int, *, tiny: bool) -> None:
+    """Set the epochs and, unless ``tiny``, sizes with which start-up does not dominate the time of a job."""
     yaml = YAML(typ="safe")
     settings: dict[str, Any] = yaml.load(path)
     for model in settings["models"].values():
-        model |= {"widths": [32, 64, 128, 256], "size": 96, "epochs": epochs, "evaluate_every": epochs}
-    settings["sample"] |= {"train": 240, "test": 60}
-    settings["machine"] |= {"workers": "auto", "save_minutes": 5}
+        model |= {"epochs": epochs, "evaluate_every": epochs}
+        model |= {} if tiny else {"widths": [32, 64, 128, 256], "size": 96}
+    settings["machine"]["save_minutes"] = 5
+    if not tiny:
+        settings["sample"] |= {"train": 240, "test": 60}
+        settings["machine"]["workers"] = "auto"
     with path.open("w", encoding="utf-8") as file:
         yaml.dump(settings, file)
 
 
-def prepare(folder: Path, epochs: int | None = None) -> Path:
-    """Clone this repository and run everything before the jobs; without ``epochs``, a job takes seconds."""
+def prepare(folder: Path, epochs: int, *, tiny: bool = False) -> Path:
+    """Clone this repository and run all stages before the jobs."""
     clone(folder, seed=0)
-    if epochs is not None:
-        lengthen(folder / "params.yaml", epochs)
+    write_params(folder / "params.yaml", epochs, tiny=tiny)
     run(folder, "dvc", "repro", "folds")
     return folder
 
@@ -74,8 +77,8 @@ def run_jobs(prepared: Path, copy: Path, *command: str, threads: int | None = No
 
 
 def stale_stages(folder: Path) -> int:
-    """How many jobs `dvc repro` would run."""
-    return run(folder, *SERIAL, "--dry")[1].count("Running stage")
+    """How many jobs and earlier stages `dvc repro` would run."""
+    return len(json.loads(run(folder, "dvc", "status", "--json", "--with-deps", "tta")[1]))
 
 
 def main(epochs: int) -> None:

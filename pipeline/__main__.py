@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 
 from pipeline.core.entry import run_main
@@ -30,7 +31,11 @@ def main() -> None:
     arguments = parser.parse_args(sys.argv[1:2])
     name = {"params": "show_params"}.get(arguments.command, arguments.command.replace("-", "_"))
     module = importlib.import_module(f"pipeline.commands.{name}")
-    run_main(lambda: module.main(sys.argv[2:]))
+    try:
+        run_main(lambda: module.main(sys.argv[2:]))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whatever read the output, such as head, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own flush at exit fails
 
 
 if __name__ == "__main__":

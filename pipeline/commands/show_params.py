@@ -62,7 +62,7 @@ def readers(section: str) -> str:
     reading = [
         name for name, stage in stages.items() if section in {key.split(".")[0] for key in stage.get("params", [])}
     ]
-    return ", ".join(reading) if reading else "no stage: nothing is rerun when it changes"
+    return ", ".join(reading) if reading else "no stage, so a change reruns nothing"
 
 
 def allowed(annotation: Any, metadata: Sequence[Any] = ()) -> str:
@@ -90,7 +90,7 @@ def _rules(part: Any) -> Sequence[Any]:
 
 def _describe(title: str, section: type[BaseModel], read_by: str) -> str:
     explained = " ".join((section.__doc__ or "").split())
-    lines = [f"{title}: {explained}", f"  {read_by}"]
+    lines = [f"{title}: {explained}", f"  read by: {read_by}"]
     return "\n".join([*lines, *_keys(section, "  ")])
 
 

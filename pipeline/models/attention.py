@@ -64,8 +64,8 @@ class SpatialGate(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Maximum and mean over channels, (B, 2, H, W), to gates (B, 1, H, W)."""
-        gate_layer: Tensor = self.scale * torch.sigmoid(self.norm(self.conv(pooled)))
-        return gate_layer
+        gate: Tensor = self.scale * torch.sigmoid(self.norm(self.conv(pooled)))
+        return gate
 
 
 class Channel(nn.Module):
@@ -80,8 +80,8 @@ class Channel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale the channels of ``x`` (B, C, H, W); same shape."""
-        gate_layer: Tensor = self.gate(x.mean((2, 3)))  # B, C
-        return x * gate_layer.to(x.dtype)[:, :, None, None]
+        gate: Tensor = self.gate(x.mean((2, 3)))  # B, C
+        return x * gate.to(x.dtype)[:, :, None, None]
 
 
 class Spatial(nn.Module):

@@ -13,7 +13,7 @@ pytest.importorskip("ray", reason="requirements-cluster.txt is not installed")
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 def test_the_bytes_are_those_of_dvc_repro(tmp_path: Path) -> None:
-    prepared = prepare(tmp_path / "prepared")
+    prepared = prepare(tmp_path / "prepared", epochs=2, tiny=True)
     assert stale_stages(prepared) == 4
     _, serial = run_jobs(prepared, tmp_path / "serial", *SERIAL, threads=1)
     _, parallel = run_jobs(prepared, tmp_path / "parallel", *PARALLEL)

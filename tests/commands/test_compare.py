@@ -27,7 +27,7 @@ def truth_of(samples: int, seed: int = 0) -> Bools:
 
 
 def decided(truth: Bools, errors: float, seed: int = 1) -> Bools:
-    """The truth with a share of its cells turned over."""
+    """The truth with a share of its entries inverted."""
     return np.asarray(truth ^ (np.random.default_rng(seed).random(truth.shape) < errors))
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     capsys.readouterr()
     show_params.main(arguments)
     return capsys.readouterr().out
+
+
+@cache
+def texts() -> dict[str, str]:
+    """The text of each section and kind."""
+    return dict(show_params.describe_sections())
 
 
 def section_class(name: str) -> type[BaseModel]:
@@ -38,8 +45,8 @@ def keys(section: type[BaseModel], indent: str = "  ") -> Iterator[tuple[str, bo
 
 
 @pytest.mark.parametrize("name", [*SECTIONS, *KINDS])
-def test_every_key_has_a_meaning_and_its_allowed_values(capsys: pytest.CaptureFixture[str], name: str) -> None:
-    title, _, *lines = printed(capsys, name).splitlines()
+def test_every_key_has_a_meaning_and_its_allowed_values(name: str) -> None:
+    title, _, *lines = texts()[name].splitlines()
     assert re.match(rf"(models\.<name>, kind )?{name}: \S+", title)
     expected = list(keys(section_class(name)))
     for key, group in expected:
@@ -53,14 +60,14 @@ def test_every_key_has_a_meaning_and_its_allowed_values(capsys: pytest.CaptureFi
             assert re.fullmatch(r" +\w+  \[(?!section\])\S.*\]", line)
             assert re.match(rf"{' ' * (len(key) - len(key.lstrip()) + 4)}\S+ \S+", meaning), f"{key} has no meaning"
         lines = lines[number + 1 :]
-    leaves = re.findall(r"^ +\w+  \[", printed(capsys, name), re.MULTILINE)
+    leaves = re.findall(r"^ +\w+  \[", texts()[name], re.MULTILINE)
     assert len(leaves) == sum(not group for _, group in expected)
 
 
-def test_the_whole_listing_is_that_of_all_sections_and_kinds(capsys: pytest.CaptureFixture[str]) -> None:
-    parts = [printed(capsys, name) for name in [name for name, _ in show_params.describe_sections()]]
-    assert printed(capsys) == "\n".join(parts)
-    assert {name for name, _ in show_params.describe_sections()} == {*SECTIONS, *KINDS}
+def test_one_section_or_all_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(texts()) == [*SECTIONS[:4], *KINDS, *SECTIONS[4:]]  # in the order of the file
+    assert printed(capsys) == "\n\n".join(texts().values()) + "\n"
+    assert printed(capsys, "frozen") == texts()["frozen"] + "\n"
 
 
 @pytest.mark.parametrize(
@@ -81,12 +88,12 @@ def test_the_whole_listing_is_that_of_all_sections_and_kinds(capsys: pytest.Capt
         ("ensemble", "proportions  [{text: number >= 0, <= 1}]"),
     ],
 )
-def test_allowed_values_are_those_of_the_check(capsys: pytest.CaptureFixture[str], section: str, line: str) -> None:
-    assert line in [text.strip() for text in printed(capsys, section).splitlines()]
+def test_allowed_values_are_those_of_the_check(section: str, line: str) -> None:
+    assert line in [text.strip() for text in texts()[section].splitlines()]
 
 
-def test_the_stages_that_read_a_section_are_those_of_dvc_yaml(capsys: pytest.CaptureFixture[str]) -> None:
-    readers = {name: printed(capsys, name).splitlines()[1].strip() for name in [*SECTIONS, *KINDS]}
+def test_the_stages_that_read_a_section_are_those_of_dvc_yaml() -> None:
+    readers = {name: text.splitlines()[1].strip().removeprefix("read by: ") for name, text in texts().items()}
     assert readers["pack"] == "pack"
     assert readers["sample"] == "simulate"
     assert readers["tta"] == "tta"

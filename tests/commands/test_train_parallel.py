@@ -1,6 +1,6 @@
-"""Cells side by side leave what `dvc repro` leaves; one that fails is named, one that is lost is started again.
+"""Jobs side by side leave what `dvc repro` leaves; one that fails is named, one that is lost is started again.
 
-The stages are stand-ins of a few lines, so that the tests take seconds: `python -m benchmarks.cells` trains.
+The stages are stand-ins of a few lines, so that the tests take seconds: `python -m benchmarks.parallel_jobs` trains.
 """
 
 import sys
@@ -52,7 +52,7 @@ stages:
     deps: ["models/${item.fold}"]
     outs: ["predictions/${item.fold}"]
 """
-CELLS = [Job("train", "m", fold) for fold in (0, 1)]
+JOBS = [Job("train", "m", fold) for fold in (0, 1)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,7 +91,7 @@ def reproduced() -> list[object]:
 
 
 def outputs(folder: Path) -> dict[str, object]:
-    """All that a run leaves; the order in dvc.lock is that in which the cells ended."""
+    """All that a run leaves; the order in dvc.lock is that in which the jobs ended."""
     files = [*folder.glob("models/[0-9]"), *folder.glob("predictions/[0-9]")]
     lock = YAML(typ="safe").load(folder / "dvc.lock")
     return {"dvc.lock": lock, **{str(path.relative_to(folder)): path.read_bytes() for path in files}}
@@ -99,10 +99,10 @@ def outputs(folder: Path) -> dict[str, object]:
 
 def test_the_outputs_and_the_lock_are_those_of_dvc_repro(project: Path) -> None:
     (project / "lose-1").touch()
-    assert run_jobs(CELLS, 1) == []
+    assert run_jobs(JOBS, 1) == []
     assert not (project / "lose-1").exists(), "no worker was lost"
-    assert not alive(int((project / "lost").read_text())), "two processes worked on one cell"
-    assert CELLS[0].log.read_text() == "working on 0\n"
+    assert not alive(int((project / "lost").read_text())), "two processes worked on one job"
+    assert JOBS[0].log.read_text() == "working on 0\n"
     side_by_side = outputs(project)
     assert len(side_by_side) == 5
     assert reproduced() == []
@@ -112,11 +112,11 @@ def test_the_outputs_and_the_lock_are_those_of_dvc_repro(project: Path) -> None:
     assert outputs(project) == side_by_side
 
 
-def test_a_failed_cell_is_named_and_the_others_end(project: Path) -> None:
+def test_a_failed_job_is_named_and_the_others_end(project: Path) -> None:
     (project / "fail-1").touch()
-    failed = run_jobs(CELLS, 1)
-    assert failed == [CELLS[1]]
-    assert stale(CELLS) == failed
+    failed = run_jobs(JOBS, 1)
+    assert failed == [JOBS[1]]
+    assert stale(JOBS) == failed
     assert set(outputs(project)) == {"dvc.lock", "models/0", "predictions/0"}
     [message] = messages(failed)
     assert message.splitlines() == [
@@ -125,11 +125,11 @@ def test_a_failed_cell_is_named_and_the_others_end(project: Path) -> None:
         "    error: no luck",
     ]
     (project / "fail-1").unlink()
-    assert run_jobs(CELLS, 1) == []
+    assert run_jobs(JOBS, 1) == []
     assert reproduced() == []
 
 
-def test_cells_are_started_as_dvc_yaml_says() -> None:
+def test_jobs_are_started_as_dvc_yaml_says() -> None:
     stages = YAML(typ="safe").load(Path("dvc.yaml"))["stages"]
     for name in ("train", "tta"):
         command = stages[name]["cmd"].replace("${item.model}", "a-model").replace("${item.fold}", "3")
@@ -139,5 +139,5 @@ def test_cells_are_started_as_dvc_yaml_says() -> None:
 def test_what_was_made_from_something_else_is_not_noted(project: Path) -> None:
     (project / "edit").touch()
     with pytest.raises(InputError, match="changed meanwhile"):
-        run_jobs(CELLS[:1], 1)
+        run_jobs(JOBS[:1], 1)
     assert not (project / "dvc.lock").exists()

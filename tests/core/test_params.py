@@ -39,11 +39,7 @@ def test_every_profile_is_valid(profile: Path) -> None:
         ("sources: [sample]", "sources: [../elsewhere]", r"data\.sources\.0: .*pattern"),
         ("ids: [0, 1, 2]", "ids: [0, 1, 1]", r"folds\.ids: fold ids repeat"),
         ("ids: [0, 1, 2]", "ids: [0]", r"folds\.ids: .*at least 2"),
-        (
-            "precision: auto",
-            "precision: fp8",
-            r"models\.[\w-]+\.precision: .*'auto', 'fp32' or 'bf16'.*\(it is 'fp8'\)",
-        ),
+        ("keep: last", "keep: first", r"models\.[\w-]+\.keep: .*'last' or 'best_loss' \(it is 'first'\)"),
         ("head: pooled", "head: kernel", r"models\.[\w-]+\.head: .*'pooled' or 'label_queries' \(it is 'kernel'\)"),
         ("seed: 1", "seed: '1'", r"sample\.seed: .*valid integer"),
         ("seed: 1", "seed: 1.5", r"sample\.seed: .*valid integer"),

@@ -99,7 +99,7 @@ def test_a_truth_that_does_not_fit_is_refused(wrong: str) -> None:
     if wrong == "another":
         table.loc[0, "Id"] = "stranger"
     elif wrong == "repeated":
-        table.loc[0, "Id"] = table.loc[1, "Id"]
+        table.loc[0, "Id"] = str(table["Id"].iloc[1])
     elif wrong == "too many":
         table = pd.concat([table, pd.DataFrame({"Id": ["stranger"], "Target": ["0"]})])
     elif wrong == "empty target":
