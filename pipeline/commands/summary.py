@@ -35,18 +35,18 @@ def describe(metrics: dict[str, Any], sources: Sequence[str]) -> str:
         ("by fold", f"{folds} (mean {metrics['fold_mean']:.3f}, SD {metrics['fold_sd']:.3f})"),
         ("baselines", baselines),
         ("leakage", _leakage(**metrics["memory"])),
-        ("expected", f"{low:.3f} to {high:.3f} on a test set of this size"),
+        ("expected", f"{low:.3f} to {high:.3f} for single-fold models on the test set"),
     ]
     if "test" in metrics:
         kind = simulated(sources[:1])  # the first source has the test set
         rows += [
-            ("test, by fold", f"{_score(metrics['test_as_held_out'], metrics)} {kind}samples, single-fold models)"),
+            ("test, single fold", f"{_score(metrics['test_as_held_out'], metrics)} {kind}samples, single-fold models)"),
             ("test", f"{_score(metrics['test'], metrics)} {kind}samples, models of all folds)"),
         ]
         scores += [metrics["test_as_held_out"], metrics["test"]]
     if any(_near_lower_end(score) for score in scores):
         rows.append(("intervals", BIAS_NOTE))
-    return "\n".join(f"{name:<15}{text}" for name, text in rows)
+    return "\n".join(f"{name:<19}{text}" for name, text in rows)
 
 
 def describe_times(times: dict[str, dict[str, float]]) -> str:
@@ -54,7 +54,7 @@ def describe_times(times: dict[str, dict[str, float]]) -> str:
     totals = {stage: sum(jobs.values()) for stage, jobs in times.items()}
     longest = sorted(totals.items(), key=lambda item: -item[1])
     listed = ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in longest if round(seconds))
-    return f"{'time':<15}{_duration(sum(totals.values()))} ({listed})"
+    return f"{'time':<19}{_duration(sum(totals.values()))} ({listed})"
 
 
 def code_revision() -> str:
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> None:
     print(describe(metrics, params.load().data.sources))
     if times := read_times():
         print(describe_times(times))
-    print(f"{'code':<15}{code_revision()}")
+    print(f"{'code':<19}{code_revision()}")
 
 
 def _score(scores: dict[str, Any], metrics: dict[str, Any]) -> str:

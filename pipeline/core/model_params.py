@@ -75,7 +75,7 @@ class BackboneModel(ImageModel):
 
     backbone: str = Field(description="Name of a timm ResNet.")
     widths: tuple[Count, Count, Count, Count] | None = Field(
-        description="Channels of the backbone's four stages; null keeps the backbone's default."
+        description="Feature maps in the backbone's four stages; null keeps the backbone's default."
     )
     attention: Attention = Field(
         description="Attention blocks: channel (SE), spatial, cbam, nonlocal, or self (local self-attention)."
@@ -120,7 +120,10 @@ class NetworkModel(BackboneModel):
     weight_decay: float = Field(ge=0, description="Weight decay of AdamW, on weight matrices only.")
     warmup: Share = Field(description="Linear warm-up, as a share of all steps; cosine decay follows.")
     ema_decay: float = Field(
-        ge=0, lt=1, description="Decay of the exponential moving average of weights (EMA); 0 is off."
+        ge=0,
+        lt=1,
+        description="Decay of the exponential moving average of weights (EMA); that of step t is at most "
+        "(1 + t) / (10 + t). 0 is off.",
     )
     keep: Literal["last", "best_loss"] = Field(
         description="Which EMA weights are saved: last epoch's, or those with the lowest loss on the held-out fold."

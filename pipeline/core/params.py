@@ -140,7 +140,7 @@ class Ensemble(Section):
     fixed_threshold: Share = Field(description="fixed: the decision threshold (probability).")
     shrinkage: float = Field(
         ge=0,
-        description="per_label: number of positives at which a label's own and the global threshold weigh the same.",
+        description="per_label, expected: positives at which a label's own and the global threshold weigh the same.",
     )
     proportions: dict[str, Share] = Field(
         description="counts: proportion of samples by label name; other labels use their training proportion."
@@ -163,7 +163,7 @@ class Score(Section):
 
 
 class Machine(Section):
-    """Settings of this machine. No result depends on them, and changing them reruns no stage."""
+    """Settings of this machine. No result depends on them; a change reruns only the report, which shows the file."""
 
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         description="Worker processes for loading and simulation; auto is one per core."

@@ -98,8 +98,9 @@ class Learner:
 class ExponentialMovingAverage:
     """The exponential moving average (EMA) of a network's weights and batch-norm statistics.
 
-    The decay of step ``t`` is ``min(decay, (1 + t) / (10 + t))``, so that the average of a short run is not dominated
-    by the random initial weights. Batch-norm statistics are averaged as the weights are; counters are copied.
+    The first step copies the weights. The decay of a later step ``t`` is ``min(decay, (1 + t) / (10 + t))``, so that
+    the average of a short run is not dominated by the random initial weights. Batch-norm statistics are averaged as
+    the weights are; counters are copied.
 
     Source: Polyak & Juditsky 1992; the warm-up of the decay is TensorFlow's ``ExponentialMovingAverage``.
 

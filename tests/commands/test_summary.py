@@ -51,13 +51,13 @@ def test_the_summary_names_the_files_the_scores_the_times_and_the_commit(capsys:
         f"95% interval {metrics['macro_f1_low']:.3f} to {metrics['macro_f1_high']:.3f} (120 out-of-fold samples",
         ", ".join(f"{fold:.3f}" for fold in metrics["folds"].values()),
         f"{metrics['memory']['image_level_folds']:.3f} with image-level folds",
-        f"{metrics['expected_test_low']:.3f} to {metrics['expected_test_high']:.3f} on a test set",
+        f"{metrics['expected_test_low']:.3f} to {metrics['expected_test_high']:.3f} for single-fold models",
     ):
         assert expected in text
-    lines = {line[:15].strip(): line[15:] for line in text.splitlines()}
+    lines = {line[:19].strip(): line[19:] for line in text.splitlines()}
     assert lines["test"].startswith(f"{test['macro_f1']:.3f}")
-    assert lines["test, by fold"].startswith(f"{single_fold['macro_f1']:.3f}")
-    assert lines["test, by fold"].endswith("(25 samples, single-fold models)")
+    assert lines["test, single fold"].startswith(f"{single_fold['macro_f1']:.3f}")
+    assert lines["test, single fold"].endswith("(25 samples, single-fold models)")
     assert lines["time"] == "2 min 3 s (train 2 min 0 s, folds 3 s)", "the last time of a job counts"
     assert lines["code"] == f"commit {git('rev-parse', '--short=12', 'HEAD')}"
     with Path("params.yaml").open("a") as file:

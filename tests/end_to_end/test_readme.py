@@ -57,10 +57,17 @@ def written() -> list[str]:
     return [re.sub(r"<\w+>|(?<=-)K", "*", name) for name in names]
 
 
+def write(settings: Any, path: Path) -> None:
+    """Write a file of parameters with the anchors of its templates, also those from which no model inherits."""
+    for template in settings["templates"].values():
+        template.yaml_anchor().always_dump = True
+    YAML().dump(settings, path)
+
+
 def lay_over(path: Path, snippet: str) -> None:
     """Put what a snippet says into a file of parameters, as a reader would; the file's anchors are known to it."""
-    text, yaml = path.read_text(), YAML()
-    settings = yaml.load(text)
+    text = path.read_text()
+    settings = YAML().load(text)
     (templates,) = re.findall(r"^templates:.*?(?=^\S)", text, re.M | re.S)
     changes = YAML(typ="safe").load(templates + snippet)
     del changes["templates"]
@@ -69,26 +76,24 @@ def lay_over(path: Path, snippet: str) -> None:
             settings["models"] = values
         else:
             settings[section].update(values)
-    yaml.dump(settings, path)
+    write(settings, path)
 
 
 def shrink(path: Path) -> None:
     """One network and what takes seconds anyhow, two folds, few and small images, one epoch."""
-    yaml = YAML()
-    settings = yaml.load(path)
+    settings = YAML().load(path)
     settings["sample"].update(train=60, test=12, size=64)
     settings["pack"]["size"] = 64
     settings["folds"]["ids"] = [0, 1]
     networks = [name for name, model in settings["models"].items() if model["kind"] == "network"]
-    settings["models"] = {
-        name: {**model, "size": 32} | ({"epochs": 1} if model["kind"] == "network" else {})
-        for name, model in settings["models"].items()
-        if name not in networks[1:]
-    }
+    for name in networks[1:]:
+        del settings["models"][name]
+    for model in (*settings["templates"].values(), *settings["models"].values()):
+        model.update({"size": 32} | ({"epochs": 1} if model["kind"] == "network" else {}))
     settings["tta"]["views"] = ["identity"]
     settings["score"]["resamples"] = 20
     settings["machine"]["workers"] = 0
-    yaml.dump(settings, path)
+    write(settings, path)
 
 
 class Clone:
