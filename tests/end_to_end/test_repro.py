@@ -300,7 +300,7 @@ def test_the_report_is_whole(project: Project) -> None:
 
 def test_the_summary_names_what_was_written_and_how_long_it_took(project: Project) -> None:
     summary = project.run(sys.executable, "-m", "pipeline", "summary")
-    for word in ("submission.csv", "metrics.json", "macro-F1", "by fold", "test, by fold", "train", "tta"):
+    for word in ("submission.csv", "metrics.json", "macro-F1", "by fold", "test, single fold", "train", "tta"):
         assert word in summary
 
 
