@@ -20,7 +20,7 @@ train-parallel: .venv/cluster.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pipeline train-parallel --cpus $(CPUS)
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

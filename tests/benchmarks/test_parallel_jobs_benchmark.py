@@ -11,7 +11,6 @@ pytest.importorskip("ray", reason="requirements-cluster.txt is not installed")
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
 def test_the_bytes_are_those_of_dvc_repro(tmp_path: Path) -> None:
     prepared = prepare(tmp_path / "prepared", epochs=2, tiny=True)
     assert stale_stages(prepared) == 4

@@ -30,7 +30,6 @@ def printed(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.xdist_group("finished run")
 @pytest.mark.usefixtures("finished_run")
 def test_the_summary_names_the_files_the_scores_the_times_and_the_commit(capsys: pytest.CaptureFixture[str]) -> None:
     metrics = json.loads(paths.METRICS.read_text())

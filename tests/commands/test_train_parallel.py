@@ -19,7 +19,6 @@ ray = pytest.importorskip("ray", reason="requirements-cluster.txt is not install
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # pygtrie, used by DVC itself
-    pytest.mark.xdist_group("ray"),
 ]
 
 STAGE = """

@@ -22,7 +22,6 @@ from tests.fixtures.models import TINY
 from tests.fixtures.runs import SIDE, write_run
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.xdist_group("notebooks")
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STARTS = {"01_data": ".", "02_folds_and_score": "notebooks", "03_attention_maps": "notebooks"}

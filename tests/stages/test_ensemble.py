@@ -16,8 +16,6 @@ from pipeline.evaluation.thresholds import POLICIES, decide
 from pipeline.stages import ensemble
 from tests.fixtures.competition import sklearn_macro_f1
 
-pytestmark = pytest.mark.xdist_group("finished run")
-
 
 @pytest.mark.usefixtures("finished_run")
 def test_a_plain_mean_is_one_over_models_and_for_the_test_set_over_folds_too() -> None:

@@ -13,8 +13,6 @@ from pipeline.sources.packed_array import read_index
 from pipeline.stages import folds
 from tests.fixtures.competition import TRAIN
 
-pytestmark = pytest.mark.xdist_group("finished run")
-
 
 @pytest.mark.usefixtures("finished_run")
 def test_folds_hold_the_training_samples_of_all_sources() -> None:

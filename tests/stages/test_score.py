@@ -16,8 +16,6 @@ from pipeline.evaluation import result_files
 from pipeline.stages import ensemble, score
 from tests.fixtures.competition import TEST, TRAIN, sklearn_macro_f1
 
-pytestmark = pytest.mark.xdist_group("finished run")
-
 TRUTH = Path("data/one/test_truth.csv")
 
 

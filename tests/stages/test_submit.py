@@ -11,8 +11,6 @@ from pipeline.evaluation import result_files
 from pipeline.sources.packed_array import read_index
 from pipeline.stages import submit
 
-pytestmark = pytest.mark.xdist_group("finished run")
-
 
 @pytest.mark.usefixtures("finished_run")
 def test_the_submission_keeps_the_order_of_the_index_and_leaves_no_row_empty() -> None:
