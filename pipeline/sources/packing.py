@@ -78,14 +78,13 @@ def pack(
             buffers.put(np.empty(shape[1:], np.uint8))
 
         def work(row: int) -> JournalRow | list[Problem]:
+            """Pack one row; return its journal entry, or what is wrong with the sample."""
             pixels = buffers.get()
             try:
                 result = pack_sample(archive, ids[row], pixels)
-                return (
-                    result
-                    if isinstance(result, list)
-                    else JournalRow(row, stamps[row], partial.write(row, pixels), result)
-                )
+                if isinstance(result, list):
+                    return result
+                return JournalRow(row, stamps[row], partial.write(row, pixels), result)
             finally:
                 buffers.put(pixels)
 
