@@ -62,7 +62,7 @@ def readers(section: str) -> str:
     reading = [
         name for name, stage in stages.items() if section in {key.split(".")[0] for key in stage.get("params", [])}
     ]
-    return ", ".join(reading) if reading else "no stage, so a change reruns nothing"
+    return ", ".join(reading) if reading else "no stage by name; the report, which shows the whole file, is drawn again"
 
 
 def allowed(annotation: Any, metadata: Sequence[Any] = ()) -> str:

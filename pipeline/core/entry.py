@@ -38,7 +38,10 @@ def run_main(main: Callable[[], None]) -> None:
         sys.exit(f"error: {where}{error.strerror}: {remedy} or choose another disk, then run the command again")
     except KeyboardInterrupt as error:
         by = error.by if isinstance(error, Stopped) else signal.SIGINT
-        print(f"stopped by {by.name}: no partial output was kept; run the same command to resume", file=sys.stderr)
+        print(
+            f"stopped by {by.name}: run the same command again to resume from what was saved, if anything",
+            file=sys.stderr,
+        )
         sys.exit(128 + by)
 
 

@@ -124,7 +124,8 @@ class Ensemble(Section):
         description="Mean of probabilities, logits or ranks. weights: mean of logits with learned weights."
     )
     weight_l2: float = Field(
-        ge=0, description="blend weights: L2 penalty that shrinks the weights towards equal ones (nats)."
+        ge=0,
+        description="blend weights: L2 penalty towards equal weights, which matters less with more samples; 0 is off.",
     )
     calibration: Calibrating = Field(
         description="temperature: one scale for all logits. platt: also an offset per label."
