@@ -1,10 +1,13 @@
 """Predict the locations in new images: ``python -m pipeline predict IMAGES... --models DIR --out FILE``.
 
 IMAGES are folders, zips or image files. A sample is four files, named as in the competition (ID_green.png, ID_blue.png,
-ID_red.png, ID_yellow.png), or JPEGs as the Human Protein Atlas provides them. The probabilities of each model are
-averaged over its folds and over the views of params.yaml (test-time augmentation), then blended, calibrated and
-compared with thresholds by the decision rule of the run that trained the models. Without such a run, the result is the
-uncalibrated mean of all models with one threshold for all labels.
+ID_red.png, ID_yellow.png), or JPEGs as the Human Protein Atlas provides them. With ``--stains``, only the files of the
+named stains are needed and read. With ``--rgb``, a sample is one RGB composite, whose name is the id; it has no yellow.
+Missing channels are 0, as in training with ``augment.drop_stains``.
+
+The probabilities of each model are averaged over its folds and over the views of params.yaml (test-time augmentation),
+then blended, calibrated and compared with thresholds by the decision rule of the run that trained the models. Without
+such a run, the result is the uncalibrated mean of all models with one threshold for all labels.
 
 Reads the sections ``pack`` (size), ``tta`` and ``machine`` of params.yaml, the models, and blend/ beside their folder.
 """
@@ -18,13 +21,13 @@ import pandas as pd
 
 from pipeline.core import params
 from pipeline.core.errors import InputError
-from pipeline.core.labels import LABELS
+from pipeline.core.labels import CHANNELS, LABELS
 from pipeline.core.paths import replacing
 from pipeline.core.progress import say
 from pipeline.evaluation.calibration import Singles
 from pipeline.evaluation.decision_rule import DecisionRule
 from pipeline.evaluation.metrics import Bools
-from pipeline.inference.new_images import batches, open_places, sample_ids
+from pipeline.inference.new_images import COMPOSITE_STAINS, Layout, batches, open_places, sample_ids
 from pipeline.inference.trained_models import (
     LoadedModels,
     WeightFiles,
@@ -76,6 +79,37 @@ def choose_rule(folder: Path, found: WeightFiles, threshold: float | None) -> tu
     return stored.rule, {model: {fold: found[model][fold] for fold in own} for model, own in stored.members.items()}
 
 
+def choose_layout(stains: str | None, *, rgb: bool) -> Layout:
+    """The files of a sample, from the values of ``--stains`` and ``--rgb``.
+
+    Raises:
+        InputError: ``stains`` lacks the protein, or names a stain that does not exist or that a composite lacks.
+    """
+    possible = COMPOSITE_STAINS if rgb else CHANNELS
+    if stains is None:
+        return Layout(possible, rgb)
+    named = stains.split(",")
+    if rgb and "yellow" in named:
+        raise InputError(f"--stains {stains}: an RGB composite (--rgb) has no yellow stain")
+    if CHANNELS[0] not in named or not set(named) <= set(possible):
+        raise InputError(
+            f"--stains {stains}: name {CHANNELS[0]}, which is the protein, and any of {', '.join(possible[1:])}; "
+            "separate them by commas only"
+        )
+    return Layout(tuple(channel for channel in CHANNELS if channel in named), rgb)
+
+
+def warn_of_missing_stains(models: LoadedModels, stains: Sequence[str]) -> None:
+    """Warn if samples lack stains, and models were trained on complete samples only."""
+    missing = [channel for channel in CHANNELS if channel not in stains]
+    unprepared = [name for name, folds in models.items() if not all(model.drops_stains for model in folds)]
+    if missing and unprepared:
+        say(
+            f"warning: {', '.join(unprepared)} never saw images without {' or '.join(missing)} in training, and may "
+            "predict them badly: train with augment.drop_stains above 0"
+        )
+
+
 def write_overlays(folder: Path, models: LoadedModels, ids: Sequence[str], images: Image, decisions: Bools) -> None:
     """Write the attention map of each predicted label of each sample as a PNG, named after both."""
     samples, labels = decisions.nonzero()
@@ -98,10 +132,16 @@ def table(ids: Sequence[str], predicted: Singles, decisions: Bools) -> pd.DataFr
 
 
 def predicted_tables(
-    archive: Archive, models: LoadedModels, rule: DecisionRule, settings: params.Params, maps: Path | None
+    archive: Archive,
+    layout: Layout,
+    models: LoadedModels,
+    rule: DecisionRule,
+    settings: params.Params,
+    maps: Path | None,
 ) -> Iterator[pd.DataFrame]:
     """Yield the table of each batch; if ``maps`` is given, also write the attention maps to that folder."""
-    for ids, images in batches(archive, sample_ids(archive), settings.pack.size, settings.machine.predict_batch):
+    found = sample_ids(archive, layout)
+    for ids, images in batches(archive, found, settings.pack.size, settings.machine.predict_batch, layout):
         _, predicted, decisions = rule.apply(predict(models, images, settings.tta.views))
         if maps is not None:
             write_overlays(maps, models, ids, images, decisions)
@@ -144,22 +184,34 @@ def main(arguments: Sequence[str]) -> None:
         type=Path,
         help="table to write: a row per sample with its probabilities and labels (default: predictions.csv)",
     )
+    parser.add_argument(
+        "--stains",
+        metavar="LIST",
+        help="the stains that the samples have, for example green,blue; only these are read (default: all four)",
+    )
+    parser.add_argument(
+        "--rgb",
+        action="store_true",
+        help="a sample is one PNG or JPEG, named ID.png or ID.jpg: microtubules red, protein green, nucleus blue",
+    )
     parser.add_argument("--maps", metavar="DIR", type=Path, help="write attention maps to this new folder")
     parser.add_argument("--threshold", type=float, help="one threshold for all labels, not the run's decision rule")
     parsed = parser.parse_args(arguments)
+    layout = choose_layout(parsed.stains, rgb=parsed.rgb)
     settings = params.load()
     out, maps = parsed.out.absolute(), parsed.maps and parsed.maps.absolute()
     check_outputs(out, maps)
     found = find_models(parsed.models)
     rule, used = choose_rule(parsed.models, found, parsed.threshold)
     models = load_models(used, settings.pack.size)
+    warn_of_missing_stains(models, layout.stains)
     with ExitStack() as stack:
         archive = stack.enter_context(open_places(parsed.images))
         file = stack.enter_context(replacing(out))
         folder = stack.enter_context(replacing(maps)) if maps else None
         if folder:
             folder.mkdir()
-        for number, rows in enumerate(predicted_tables(archive, models, rule, settings, folder)):
+        for number, rows in enumerate(predicted_tables(archive, layout, models, rule, settings, folder)):
             rows.to_csv(file, mode="a", header=number == 0, index=False, float_format="%.6f", lineterminator="\n")
 
 

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -13,11 +14,41 @@ from pipeline.core.labels import CHANNELS
 from pipeline.core.progress import track
 from pipeline.sources import zips
 from pipeline.sources.archive import Archive, Loose, Member, open_archive
-from pipeline.sources.images import Image
-from pipeline.sources.packing import in_threads, pack_sample
+from pipeline.sources.images import Image, decode_composite, fit
+from pipeline.sources.packing import in_threads, read_file, read_stain, size_problems
 
-# Names with a leading dot are excluded: macOS adds such a companion to every file it copies.
-_FILE = re.compile(rf"([^.].*)_(?:{'|'.join(CHANNELS)})\.(?:png|jpg)")
+COMPOSITE_STAINS = ("green", "blue", "red")
+"""The stains that an RGB composite shows."""
+
+REMEDY = "add them, or name the stains that all samples have, for example --stains green,blue"
+"""What to do about missing files."""
+
+_COMPOSITE_TYPES = ("png", "jpg", "jpeg")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which files make up a sample.
+
+    Attributes:
+        stains: the channels to read, in the order of ``CHANNELS``; the others are 0, as with ``augment.drop_stains``.
+        rgb: a sample is one file, an RGB composite; otherwise it is one file per stain.
+    """
+
+    stains: tuple[str, ...] = CHANNELS
+    rgb: bool = False
+
+    @property
+    def file_name(self) -> re.Pattern[str]:
+        """Pattern of the name of a sample's file; its first group is the id."""
+        end = "" if self.rgb else f"_(?:{'|'.join(self.stains)})"
+        types = "|".join(_COMPOSITE_TYPES if self.rgb else ("png", "jpg"))
+        # Names with a leading dot are excluded: macOS adds such a companion to every file it copies.
+        return re.compile(rf"([^.].*){end}\.(?:{types})")
+
+
+FOUR_FILES = Layout()
+"""The competition's layout, also that of the Human Protein Atlas's JPEGs of single stains."""
 
 
 @contextmanager
@@ -40,40 +71,46 @@ def open_places(places: Sequence[Path]) -> Iterator[Archive]:
         yield Archive(places[0] if len(places) == 1 else Path("images"), members, repeated)
 
 
-def sample_ids(archive: Archive) -> list[str]:
-    """The ids of the samples, sorted: ID of files named like ID_green.png or ID_green.jpg. Other files are ignored.
+def sample_ids(archive: Archive, layout: Layout = FOUR_FILES) -> list[str]:
+    """The ids of the samples, sorted. Other files are ignored.
+
+    The id is ID in ID_green.png or ID_green.jpg, likewise for the other stains of the layout, or in ID.png, ID.jpg or
+    ID.jpeg of an RGB composite.
 
     Raises:
         InputError: there are no such files.
     """
-    matches = (_FILE.fullmatch(name) for name in archive.members)
+    matches = (layout.file_name.fullmatch(name) for name in archive.members)
     ids = sorted({match[1] for match in matches if match})
+    if not ids and layout.rgb:
+        raise InputError(f"{archive.folder}: no images found: an RGB composite is a file ID.png or ID.jpg")
     if not ids:
         raise InputError(
-            f"{archive.folder}: no images found: name the four files of a sample ID_{CHANNELS[0]}.png, "
-            + ", ".join(f"_{channel}.png" for channel in CHANNELS[1:])
+            f"{archive.folder}: no images found: name the files of a sample "
+            + ", ".join(f"ID_{channel}.png" for channel in layout.stains)
+            + ", or give --rgb if each file is an RGB composite"
         )
     return ids
 
 
 def batches(
-    archive: Archive, ids: Sequence[str], size: int, batch_size: int
+    archive: Archive, ids: Sequence[str], size: int, batch_size: int, layout: Layout = FOUR_FILES
 ) -> Generator[tuple[list[str], Image], None, None]:
     """Decode samples batch by batch, so that the memory needed does not depend on their number.
 
     After the first invalid sample, the others are only checked, so that all problems are reported together.
 
     Yields:
-        The ids of a batch and its images, (B, size, size, 4) uint8.
+        The ids of a batch and its images, (B, size, size, 4) uint8; channels that the layout lacks are 0.
 
     Raises:
         InputError: samples are incomplete or invalid; the message reports all of them.
     """
+    read = _read_composite if layout.rgb else _read_stains
 
     def work(id_: str) -> Image | list[Problem]:
-        pixels = np.empty((size, size, len(CHANNELS)), np.uint8)
-        found = pack_sample(archive, id_, pixels)
-        return found if isinstance(found, list) else pixels
+        pixels = np.zeros((size, size, len(CHANNELS)), np.uint8)
+        return read(archive, id_, layout.stains, pixels) or pixels
 
     problems: list[Problem] = []
     ready: dict[str, Image] = {}
@@ -90,6 +127,34 @@ def batches(
     raise_problems(archive.folder, problems)
     if ready:
         yield list(ready), np.stack(list(ready.values()))
+
+
+def _read_stains(archive: Archive, id_: str, stains: Sequence[str], into: Image) -> list[Problem]:
+    """Read a sample from one file per stain; write its channels to (S, S, 4)."""
+    problems, sides = list[Problem](), dict[str, int]()
+    for channel in stains:
+        found = read_stain(archive, id_, channel, REMEDY)
+        if isinstance(found, Problem):
+            problems.append(found)
+            continue
+        _, image = found
+        sides[channel] = len(image)
+        into[..., CHANNELS.index(channel)] = fit(image, len(into))
+    return problems + size_problems(id_, sides)
+
+
+def _read_composite(archive: Archive, id_: str, stains: Sequence[str], into: Image) -> list[Problem]:
+    """Read a sample from an RGB composite; write its channels to (S, S, 4)."""
+    names = [name for type_ in _COMPOSITE_TYPES if (name := f"{id_}.{type_}") in archive.members]
+    if len(names) > 1:
+        return [Problem(" and ".join(names), "files with the same id: keep or name one of them")]
+    try:
+        found = decode_composite(read_file(archive, names[0]))
+    except InputError as error:
+        return [Problem(archive.members[names[0]].where, str(error))]
+    for channel in stains:
+        into[..., CHANNELS.index(channel)] = fit(found[channel], len(into))
+    return []
 
 
 def _members(place: Path, stack: ExitStack) -> Iterator[Member]:

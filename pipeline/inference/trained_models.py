@@ -42,6 +42,11 @@ class FoldModel:
     network: AnyModel
     recipe: params.Model
 
+    @property
+    def drops_stains(self) -> bool:
+        """Whether the model was also trained on images without some of the reference stains."""
+        return isinstance(self.recipe, params.BackboneModel) and self.recipe.augment.drop_stains > 0
+
     def to_input(self, images: Image) -> Tensor:
         """Resize images (B, S, S, 4) uint8 to the model's input (B, 4, s, s), as packed images are."""
         small = np.stack([shrink_quickly(image, self.recipe.size) for image in images])
@@ -109,7 +114,7 @@ def mean_attention_maps(models: LoadedModels, images: Image, labels: Sequence[in
     """Average over all models the attention maps for one label of each image, (B, S, S, 4) uint8.
 
     Returns:
-        (B, MAP_SIZE, MAP_SIZE) uint8: the mean of their Grad-CAM or occlusion maps, scaled to a maximum of 255; all 0
+        (B, MAP_SIZE, MAP_SIZE) uint8: the mean of their best label-specific maps, scaled to a maximum of 255; all 0
         if nothing contributes to the label.
     """
     chosen = torch.tensor(labels, device=hardware.device())

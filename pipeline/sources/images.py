@@ -23,6 +23,8 @@ VERSION = str(cv2.__version__)
 _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _JPEG_SCAN = b"\xff\xda"
 
+_COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+
 _FEW_PIXELS = 2**16
 """Up to this number of pixels, building a joint table takes longer than it saves (measured)."""
 
@@ -52,8 +54,33 @@ def decode(data: bytes, channel: str) -> Image:
         return _decode(_checked_png(data), cv2.IMREAD_GRAYSCALE)
     if data.startswith(_JPEG):
         _check_jpeg(data)
-        return _stain(_decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION), channel)
+        return _stain(_decode(data, _COLOUR), channel)
     raise InputError("neither a PNG nor a JPEG file: download it again")
+
+
+def decode_composite(data: bytes) -> dict[str, Image]:
+    """Decode three stains of a sample from one RGB image: an 8-bit PNG without transparency, or a JPEG.
+
+    Returns:
+        The channels red, green and blue, each (S, S) uint8.
+
+    Raises:
+        InputError: the data is not such an image, is incomplete, or is grayscale, also if stored as RGB; the message
+            does not name the file.
+    """
+    if data.startswith(png.SIGNATURE):
+        _check_colour_png(data)
+    elif data.startswith(_JPEG):
+        _check_jpeg(data)
+    else:
+        raise InputError("neither a PNG nor a JPEG file: download it again")
+    red, green, blue = (plane.astype(np.uint8, copy=False) for plane in cv2.split(_decode(data, _COLOUR)))
+    if np.array_equal(red, green) and np.array_equal(green, blue):
+        raise InputError(
+            "a grayscale image instead of an RGB composite: predict single stains as separate files, such as "
+            "ID_green.png"
+        )
+    return {"red": red, "green": green, "blue": blue}
 
 
 def encode_png(image: Image) -> bytes:
@@ -158,13 +185,26 @@ def add(image: Image, noise: Image, share: float, into: Image | None = None) -> 
 
 def _checked_png(data: bytes) -> bytes:
     """Check a PNG; return it, or the same image in a form that OpenCV decodes faster."""
-    header = png.read_header(data)
-    if header.depth != 8:
-        raise InputError(f"a PNG with {header.depth} bits per pixel instead of 8: convert it, with a suitable scale")
+    header = _png_header(data)
     if header.colour != 0:
         raise InputError("a colour PNG instead of a grayscale one: save the stain's channel as grayscale")
     _check_size(header.width, header.height)
     return png.stored(data, header, list(png.chunks(data)))
+
+
+def _check_colour_png(data: bytes) -> None:
+    header = _png_header(data)
+    if header.colour in png.NOT_RGB:
+        raise InputError("a PNG with a palette or transparency: save it as RGB")
+    _check_size(header.width, header.height)
+    list(png.chunks(data))
+
+
+def _png_header(data: bytes) -> png.Header:
+    header = png.read_header(data)
+    if header.depth != 8:
+        raise InputError(f"a PNG with {header.depth} bits per pixel instead of 8: convert it, with a suitable scale")
+    return header
 
 
 def _check_jpeg(data: bytes) -> None:

@@ -4,7 +4,7 @@ import os
 import shutil
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from hashlib import blake2b
@@ -32,6 +32,9 @@ SPARE_BYTES = 64 * 2**20
 
 AHEAD = 2
 """Samples per thread that are being packed or wait to be recorded."""
+
+REMEDY = "add all four files of the sample, or download the archive again"
+"""What to do about missing files of a source."""
 
 MEASURED = list(COLUMNS)[list(COLUMNS).index("height") :]
 """The columns of the index that are computed from the images."""
@@ -116,27 +119,60 @@ def pack_sample(archive: Archive, id_: str, into: images.Image) -> Figures | lis
     pixels, thumbnails, figures, problems = [], [], list[str | int | float](), []
     sides = {}
     for channel in CHANNELS:
-        name = _file_name(archive, f"{id_}_{channel}")
-        try:
-            data = _read(archive, name)
-            image = images.decode(data, channel)
-        except InputError as error:
-            where = archive.members[name].where if name in archive.members else name
-            problems.append(Problem(where, str(error)))
+        found = read_stain(archive, id_, channel, REMEDY)
+        if isinstance(found, Problem):
+            problems.append(found)
             continue
+        data, image = found
         # Resized one at a time: holding four full-size channels in each of many threads could fill the memory.
         pixels.append(images.fit(image, len(into)))
         thumbnails.append(perceptual_hash.thumbnail(pixels[-1]))
         sides[channel] = len(image)
         figures += [digest(data), *images.statistics(image)]
-    if len(set(sides.values())) > 1:
-        listed = ", ".join(f"{channel} {side}" for channel, side in sides.items())
-        problems.append(Problem(f"{id_} ({listed})", "channels of different sizes: download the four files again"))
+    problems += size_problems(id_, sides)
     if problems:
         return problems
     side = sides[CHANNELS[0]]
     images.merge(pixels, into)
     return (side, side, perceptual_hash.perceptual_hash(np.dstack(thumbnails)), *figures)
+
+
+def read_stain(archive: Archive, id_: str, channel: str, remedy: str) -> tuple[bytes, images.Image] | Problem:
+    """Read, check and decode one channel of a sample, (S, S) uint8; also return the file's bytes.
+
+    Args:
+        archive: all files.
+        id_: id of the sample.
+        channel: one of ``labels.CHANNELS``.
+        remedy: what to do if the file is missing, as part of the message.
+    """
+    name = _file_name(archive, f"{id_}_{channel}")
+    if name not in archive.members:
+        return Problem(name, f"files are missing: {remedy}")
+    try:
+        data = read_file(archive, name)
+        return data, images.decode(data, channel)
+    except InputError as error:
+        return Problem(archive.members[name].where, str(error))
+
+
+def read_file(archive: Archive, name: str) -> bytes:
+    """Read an existing file.
+
+    Raises:
+        InputError: the file cannot be read, or its name is not unique; the message does not name the file.
+    """
+    if name in archive.repeated:
+        raise InputError("files occur more than once: keep one of each")
+    return archive.members[name].read()
+
+
+def size_problems(id_: str, sides: Mapping[str, int]) -> list[Problem]:
+    """The problem of a sample whose channels have different sides; empty if all are the same."""
+    if len(set(sides.values())) <= 1:
+        return []
+    listed = ", ".join(f"{channel} {side}" for channel, side in sides.items())
+    return [Problem(f"{id_} ({listed})", "channels of different sizes: download all files of the sample again")]
 
 
 def digest(data: bytes) -> str:
@@ -164,14 +200,6 @@ def _file_name(archive: Archive, stem: str) -> str:
     """Name of the atlas's JPEG if only that exists, otherwise of the competition's PNG."""
     jpeg = f"{stem}.jpg"
     return jpeg if jpeg in archive.members and f"{stem}.png" not in archive.members else f"{stem}.png"
-
-
-def _read(archive: Archive, name: str) -> bytes:
-    if name not in archive.members:
-        raise InputError("files are missing: add all four files of the sample, or download the archive again")
-    if name in archive.repeated:
-        raise InputError("files occur more than once: keep one of each")
-    return archive.members[name].read()
 
 
 def _stamp(archive: Archive, id_: str) -> str:

@@ -11,6 +11,8 @@ from pipeline.core.errors import InputError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+NOT_RGB = (3, 6)
+"""Colour types that need more than a decoder of RGB: a palette, and RGB with transparency."""
 _STORED = 65535
 """Maximum size of an uncompressed block of deflate, in bytes."""
 

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.image import imread
-from ruamel.yaml import YAML
 from scipy.special import expit, logit
 
 from pipeline import __main__ as door
@@ -24,64 +23,14 @@ from pipeline.core.paths import replacing
 from pipeline.inference.attention_maps import MAP_SIZE, label_maps
 from pipeline.models import checkpoint
 from pipeline.models.classical import FeatureForest
-from pipeline.models.network import Network
+from pipeline.models.provenance import Provenance
 from pipeline.reporting.pictures import overlay
 from pipeline.sources.images import shrink
 from tests.fixtures.archives import field, png, write_files, write_zip
 from tests.fixtures.models import TINY
+from tests.fixtures.prediction import IDS, SIDE, SIZES, bold, files
 
-COMMITTED = Path("params.yaml").resolve()
-SIDE = 64
-SIZES = {"large": 64, "small": 32}
-IDS = ["a", "b_1", "c"]
 Predict = Callable[..., pd.DataFrame]
-
-
-def files(ids: list[str]) -> dict[str, bytes]:
-    """Loose images as the competition names them."""
-    return {
-        f"{id_}_{channel}.png": png(field(id_, SIDE)[..., position])
-        for id_ in ids
-        for position, channel in enumerate(CHANNELS)
-    }
-
-
-def bold(seed: int, model: params.NetworkModel) -> Network:
-    """A network whose probabilities are far apart, unlike those of one that was only initialised."""
-    torch.manual_seed(seed)
-    network = Network(model)
-    head = network.backbone.get_classifier()
-    assert isinstance(head, torch.nn.Linear)
-    torch.nn.init.normal_(head.weight)
-    return network.eval()
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two models of two folds each, and three new samples."""
-    monkeypatch.chdir(tmp_path)
-    settings = YAML(typ="safe").load(COMMITTED)
-    settings["pack"]["size"] = SIDE
-    settings["models"] = {"tiny": TINY.model_dump(mode="json")}
-    settings["machine"] = {"workers": 0, "predict_batch": 2, "devices": "auto", "save_minutes": 5, "tensorboard": False}
-    YAML(typ="safe").dump(settings, Path("params.yaml"))
-    for seed, (name, size) in enumerate(SIZES.items()):
-        model = TINY.model_copy(update={"size": size})
-        for fold in (0, 1):
-            checkpoint.save(paths.model(name, fold), bold(10 * seed + fold, model), model)
-    write_files(tmp_path / "new", {**files(IDS), "notes.txt": b"", "._a_green.png": b"of a Mac"})
-    return tmp_path
-
-
-@pytest.fixture
-def run(folder: Path) -> Predict:
-    """Predict as the command line would, and read what was written."""
-
-    def run(*arguments: str) -> pd.DataFrame:
-        predict.main(arguments)
-        return pd.read_csv(folder / "predictions.csv", dtype={"id": str})
-
-    return run
 
 
 def expected(id_: str, views: int = 8) -> Mapping[str, npt.NDArray[np.float64]]:
@@ -201,7 +150,7 @@ def test_an_overlay_shows_the_mean_of_all_models(run: Predict) -> None:
         forest = FeatureForest(fold)
         seen = torch.from_numpy(np.stack([field(str(number), SIDE) for number in range(12)])).permute(0, 3, 1, 2)
         forest.forest.fit(forest.head_features(seen), (torch.rand(12, len(LABELS)) < 0.5).float())
-        checkpoint.save(paths.model("forest", fold), forest, recipe)
+        checkpoint.save(paths.model("forest", fold), forest, recipe, Provenance())
     table = run(*(f"new/a_{channel}.png" for channel in CHANNELS), "--threshold", "1", "--maps", "maps")
     total = np.zeros((MAP_SIZE, MAP_SIZE))
     label = torch.tensor([LABELS.index(table["labels"][0])])
@@ -209,7 +158,7 @@ def test_an_overlay_shows_the_mean_of_all_models(run: Predict) -> None:
         seen = torch.from_numpy(shrink(field("a", SIDE), size)).permute(2, 0, 1)[None]
         for fold in (0, 1):
             model, _ = checkpoint.load(paths.model(name, fold))
-            kind = "occlusion" if name == "forest" else "grad_cam"
+            kind = "occlusion" if name == "forest" else "gradient"
             total += label_maps(model, seen, label, MAP_SIZE)[kind][0].numpy()
     assert total.max() > 0
     expected = overlay(field("a", SIDE), (255 * total / total.max()).round().astype(np.uint8))
@@ -257,7 +206,7 @@ def test_bad_input_is_named(run: Predict, arguments: list[str], message: str) ->
 @pytest.mark.usefixtures("folder")
 def test_models_that_do_not_fit_are_refused(run: Predict) -> None:
     large = TINY.model_copy(update={"size": 96})
-    checkpoint.save(Path("other/large/fold-0.safetensors"), bold(0, large), large)
+    checkpoint.save(Path("other/large/fold-0.safetensors"), bold(0, large), large, Provenance())
     with pytest.raises(InputError, match="needs images of 96 pixels: raise pack"):
         run("new", "--models", "other")
     with replacing(Path("other/large/fold-0.safetensors")) as path:

@@ -22,6 +22,7 @@ REAL = Path("../shared/hpa")
 
 squares = st.integers(1, 20).flatmap(lambda side: arrays(np.uint8, (side, side)))
 noise = field("noise", 40)[..., 0]
+colour_noise = png(field("rgb", 20)[..., :3].reshape(20, 60), colour=2)
 
 
 def jpeg(rgb: npt.NDArray[np.uint8]) -> bytes:
@@ -124,12 +125,64 @@ def test_a_chunk_that_claims_more_than_the_file_is_refused_unread(monkeypatch: p
     monkeypatch.setattr(images, "_decode", never)
     with pytest.raises(InputError, match="damaged"):
         images.decode(whole[:33] + b"\xff\x00\x00\x53" + whole[37:], "green")
+    with pytest.raises(InputError, match="damaged"):
+        images.decode_composite(colour_noise[:33] + b"\xff\x00\x00\x53" + colour_noise[37:])
 
 
 @pytest.mark.parametrize(("channel", "expected"), [("red", 200), ("green", 100), ("blue", 30), ("yellow", 150)])
 def test_a_jpeg_gives_the_stains_own_colour(channel: str, expected: int) -> None:
     flat = np.broadcast_to(np.array([200, 100, 30], np.uint8), (16, 16, 3)).copy()
     assert np.abs(images.decode(jpeg(flat), channel).astype(int) - expected).max() <= 2
+
+
+def test_a_composite_has_the_pixels_that_pillow_reads() -> None:
+    rgb = field("rgb", 40)[..., :3]
+    for data, tolerance in ((png(rgb.reshape(40, 120), colour=2), 0), (jpeg(rgb), 2)):
+        found = images.decode_composite(data)
+        expected = np.asarray(Image.open(io.BytesIO(data))).astype(int)
+        for position, channel in enumerate(("red", "green", "blue")):
+            assert found[channel].shape == (40, 40)
+            assert np.abs(found[channel] - expected[..., position]).max() <= tolerance
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, len(colour_noise) - 1), st.integers(1, 255))
+def test_a_changed_byte_never_changes_a_composite_unnoticed(position: int, change: int) -> None:
+    data = bytearray(colour_noise)
+    data[position] ^= change
+    try:
+        found = images.decode_composite(bytes(data))
+    except InputError:
+        return
+    assert np.array_equal(np.dstack([found[c] for c in ("red", "green", "blue")]), field("rgb", 20)[..., :3])
+
+
+def grey_jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (png(noise), "a grayscale image instead of an RGB composite"),
+        (png(field("x", 8)[..., :2].reshape(8, 16), colour=4), "a grayscale image"),
+        (grey_jpeg(), "a grayscale image"),
+        (images.encode_png(np.dstack([noise] * 3)), "a grayscale image"),
+        (png(field("x", 8)[..., 0], colour=3), "a PNG with a palette or transparency: save it as RGB"),
+        (png(field("x", 8).reshape(8, 32), colour=6), "a PNG with a palette or transparency"),
+        (png(np.zeros((8, 48), np.uint8), depth=16, colour=2), "16 bits"),
+        (png(np.zeros((8, 27), np.uint8), colour=2), "not square"),
+        (colour_noise[:-20], "a truncated file"),
+        (colour_noise[:33] + colour_noise[-12:], "damaged"),
+        (jpeg(field("x", 8)[..., :3])[:-2], "a truncated file"),
+        (b"II*\0", "neither"),
+    ],
+)
+def test_other_composites_are_refused_with_the_reason(data: bytes, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        images.decode_composite(data)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="no real images here")
