@@ -16,9 +16,11 @@ from pipeline.core.labels import CHANNELS, LABELS
 from pipeline.core.paths import replacing
 from pipeline.models.classical import FeatureForest
 from pipeline.models.network import Network
+from pipeline.models.provenance import Provenance
 
 DESCRIPTION = "description"
-"""Key of the file's metadata: a JSON object with labels, channels, model (its section of params.yaml) and version."""
+"""Key of the file's metadata: a JSON object with labels, channels, model (its section of params.yaml), version, and
+seen (the samples that the weights have seen, see ``Provenance.to_json``; absent in older files)."""
 
 OTHER_VERSION = "train it again, or use the version that wrote it"
 
@@ -34,15 +36,27 @@ def build(model: params.Model) -> AnyModel:
     return FeatureForest(model.seed) if isinstance(model, params.ClassicalModel) else Network(model)
 
 
-def save(path: Path, network: AnyModel, model: params.Model) -> None:
-    """Write weights, labels, channels and the model's section. The same network gives the same bytes."""
+def save(path: Path, network: AnyModel, model: params.Model, provenance: Provenance, *, half: bool = False) -> None:
+    """Write weights and their description. The same network gives the same bytes.
+
+    Args:
+        path: the file to write.
+        network: the model.
+        model: its section of params.yaml.
+        provenance: the samples that it has seen.
+        half: store weight matrices in float16, which halves the file; biases, norms and their statistics stay float32.
+    """
     description = {
         "labels": LABELS,
         "channels": CHANNELS,
         "model": model.model_dump(),
         "version": pipeline.__version__,
+        "seen": provenance.to_json(),
     }
-    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    weights = {
+        name: (tensor.half() if half and tensor.ndim > 1 else tensor).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
     with replacing(path) as temporary:
         # A single key, because the library writes several keys in random order.
         save_file(weights, temporary, {DESCRIPTION: json.dumps(description)})

@@ -12,13 +12,14 @@ from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS
 from pipeline.models import checkpoint
 from pipeline.models.network import Network, hub_weights
+from pipeline.models.provenance import Provenance
 
 Weights = dict[str, Tensor]
 
 RGB = ("red", "green", "blue")
 """Order of the input channels of a network for photographs."""
 BACKBONE = "backbone."
-HEAD = (f"{BACKBONE}fc.", "queries.", "kernel.")
+HEAD = (f"{BACKBONE}fc.", "pyramid.", "queries.", "kernel.")
 STATISTICS = "normalise."
 """Prefix of the input statistics. They are never loaded, because they depend on the new training images."""
 COUNTER = ".num_batches_tracked"
@@ -27,7 +28,7 @@ NAMED = 5
 """Number of weights that a message names; the others are only counted."""
 
 
-def start_from_weights(network: Network, model: params.BackboneModel) -> None:
+def start_from_weights(network: Network, model: params.BackboneModel) -> Provenance:
     """Load the weights given by ``model.pretrained`` into a new network; ``false`` keeps its random weights.
 
     The file must contain all weights of the backbone, and no others except those of a head. Weights of attention and
@@ -35,15 +36,21 @@ def start_from_weights(network: Network, model: params.BackboneModel) -> None:
     keep their initial values. In a frozen network, this is allowed only for attention that starts as the identity. A
     stem with three input channels is converted to four.
 
+    Returns:
+        The samples that the weights have seen, as far as their file records them. Weights of other programs count as
+        having seen none.
+
     Raises:
         InputError: the weights cannot be read, or do not fit the backbone.
     """
     if model.pretrained is False:
-        return
+        return Provenance()
     origin = f"timm's {model.backbone}" if model.pretrained is True else model.pretrained
     found, description = (hub_weights(model.backbone), {}) if model.pretrained is True else _read(Path(origin))
+    provenance = Provenance()
     if description:
         _check_description(description, model, origin)
+        provenance = Provenance.from_json(description.get("seen"), origin)
     else:
         found = {BACKBONE + name: weight for name, weight in found.items()}
     stem = f"{BACKBONE}{network.stem}.weight"
@@ -56,6 +63,7 @@ def start_from_weights(network: Network, model: params.BackboneModel) -> None:
     if isinstance(model, params.FrozenModel):
         _check_frozen_is_complete(own, fits, model, origin)
     network.load_state_dict({name: found[name] for name in fits if not name.startswith(STATISTICS)}, strict=False)
+    return provenance
 
 
 def four_channels(rgb: Tensor, yellow: str) -> Tensor:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 
 from pipeline.core import code_digest, params, paths
 from pipeline.core.entry import model_and_fold, run_main
+from pipeline.core.errors import InputError
 from pipeline.core.paths import replacing
 from pipeline.core.progress import say
 from pipeline.data.augment import Augmentation
@@ -23,6 +25,7 @@ from pipeline.models import checkpoint
 from pipeline.models.losses import binary_cross_entropy, objective
 from pipeline.models.network import Network
 from pipeline.models.pretrained import start_from_weights
+from pipeline.models.provenance import Provenance
 from pipeline.sources.packed_array import channel_statistics, open_images
 from pipeline.training import history
 from pipeline.training.closed_form import fit_closed_form
@@ -30,6 +33,9 @@ from pipeline.training.distributed import join
 from pipeline.training.history import Epoch, EpochScores
 from pipeline.training.loop import fit
 from pipeline.training.saved_states import SavedStates, fingerprint
+
+NAMED = 3
+"""Number of samples that a message names; the others are only counted."""
 
 
 def main() -> None:
@@ -51,10 +57,15 @@ def main() -> None:
     torch.manual_seed(recipe.seed)
     model = checkpoint.build(recipe)
     prior = training.targets.mean(dim=0)
+    provenance = Provenance.of_samples(rest)
     if isinstance(model, Network) and not isinstance(recipe, params.ClassicalModel):
         mean, std = channel_statistics(rest)
         model.initialise(prior, torch.from_numpy(mean), torch.from_numpy(std))
-        start_from_weights(model, recipe)
+        inherited = start_from_weights(model, recipe)
+        check_unseen(inherited, held_out, str(recipe.pretrained), f"fold {fold} of model {name}")
+        if not inherited.complete and world.is_main:
+            say(f"{recipe.pretrained} does not record all samples that it has seen: held-out samples may be among them")
+        provenance = provenance.union(inherited)
 
     rows: list[EpochScores] = []
     loss = objective(recipe, prior) if isinstance(recipe, params.NetworkModel) else binary_cross_entropy
@@ -78,10 +89,32 @@ def main() -> None:
         fit_closed_form(model, training, evaluated, recipe, settings.machine, on_epoch)
     if not world.is_main:
         return
-    checkpoint.save(paths.model(name, fold), model, recipe)
+    checkpoint.save(paths.model(name, fold), model, recipe, provenance)
     with replacing(paths.history(name, fold)) as temporary:
         history.table(rows).to_csv(temporary, index=False)
     states.remove_job()
+
+
+def check_unseen(inherited: Provenance, held_out: pd.DataFrame, weights: str, job: str) -> None:
+    """Check that the weights to start from have not seen the held-out samples, on which the model will be scored.
+
+    Args:
+        inherited: the samples that the weights have seen.
+        held_out: the samples of the fold, with ``source`` and ``row``.
+        weights: the weight file, for the message.
+        job: model and fold, for the message.
+
+    Raises:
+        InputError: they have seen some of them.
+    """
+    seen = inherited.seen_among(held_out)
+    if seen:
+        named = ", ".join(seen[:NAMED]) + (", ..." if len(seen) > NAMED else "")
+        raise InputError(
+            f"{weights}: these weights, or weights that they started from, were trained on {len(seen):,} of the "
+            f"{len(held_out):,} held-out samples of {job} ({named}): train them without these samples (on another "
+            "source or with another sample.seed), or set the model's pretrained to other weights or to false"
+        )
 
 
 def run_fingerprint(recipe: params.Model, fold: int, images: Mapping[str, npt.NDArray[np.uint8]]) -> str:

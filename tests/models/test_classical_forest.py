@@ -15,6 +15,7 @@ from pipeline.models import checkpoint
 from pipeline.models.checkpoint import build
 from pipeline.models.classical import FEATURES, LEAF, LEAVES, SURE, TREES, FeatureForest, ForestHead, extract_features
 from pipeline.models.network import Network
+from pipeline.models.provenance import Provenance
 from tests.fixtures.models import CLASSICAL, TINY
 
 
@@ -118,8 +119,8 @@ def test_the_model_extracts_features_and_tells_patterns_apart() -> None:
 
 def test_a_file_brings_it_back(tmp_path: Path) -> None:
     model = fitted()
-    checkpoint.save(tmp_path / "a.safetensors", model, CLASSICAL)
-    checkpoint.save(tmp_path / "b.safetensors", fitted(), CLASSICAL)
+    checkpoint.save(tmp_path / "a.safetensors", model, CLASSICAL, Provenance())
+    checkpoint.save(tmp_path / "b.safetensors", fitted(), CLASSICAL, Provenance())
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     again, recipe = checkpoint.load(tmp_path / "a.safetensors")
     assert recipe == CLASSICAL
@@ -129,7 +130,7 @@ def test_a_file_brings_it_back(tmp_path: Path) -> None:
 def test_a_file_of_other_features_is_refused(tmp_path: Path) -> None:
     model = FeatureForest(0)
     model.forest = ForestHead(len(FEATURES) - 1, 0)
-    checkpoint.save(tmp_path / "older.safetensors", model, CLASSICAL)
+    checkpoint.save(tmp_path / "older.safetensors", model, CLASSICAL, Provenance())
     with pytest.raises(InputError, match="its weights do not fit this version's models"):
         checkpoint.load(tmp_path / "older.safetensors")
 
@@ -143,7 +144,7 @@ def test_one_view_says_what_all_say() -> None:
 
 
 def test_a_file_without_trees_is_refused(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "empty.safetensors", build(CLASSICAL), CLASSICAL)
+    checkpoint.save(tmp_path / "empty.safetensors", build(CLASSICAL), CLASSICAL, Provenance())
     with pytest.raises(InputError, match="its weights do not fit this version's models"):
         checkpoint.load(tmp_path / "empty.safetensors")
 
@@ -154,7 +155,7 @@ def test_a_file_without_trees_is_refused(tmp_path: Path) -> None:
 def test_a_file_whose_nodes_are_no_trees_is_refused(tmp_path: Path, name: str, value: float) -> None:
     model = fitted()
     model.forest.get_buffer(name)[-1] = value
-    checkpoint.save(tmp_path / "damaged.safetensors", model, CLASSICAL)
+    checkpoint.save(tmp_path / "damaged.safetensors", model, CLASSICAL, Provenance())
     with pytest.raises(InputError, match="its weights do not fit this version's models"):
         checkpoint.load(tmp_path / "damaged.safetensors")
 

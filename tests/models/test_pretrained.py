@@ -16,6 +16,7 @@ from pipeline.core.errors import InputError
 from pipeline.models import checkpoint
 from pipeline.models.network import Network
 from pipeline.models.pretrained import four_channels, start_from_weights
+from pipeline.models.provenance import Provenance
 from tests.fixtures.models import TINY
 
 RED, GREEN, BLUE = range(3)
@@ -110,7 +111,7 @@ def test_a_file_of_this_project_brings_attention_and_head_but_not_its_images_sta
     torch.manual_seed(5)
     trained = Network(TINY)
     trained.initialise(torch.full((28,), 0.3), torch.full((4,), 0.2), torch.full((4,), 0.1))
-    checkpoint.save(path, trained, TINY)
+    checkpoint.save(path, trained, TINY, Provenance())
     state = trained.state_dict()
     ours = started(changed(pretrained=str(path))).state_dict()
     assert ours.keys() - same(ours, state) == {"normalise.mean", "normalise.std"}
@@ -121,7 +122,7 @@ def test_attention_and_head_of_another_kind_stay_fresh(tmp_path: Path, update: d
     path = tmp_path / "fold-0.safetensors"
     torch.manual_seed(5)
     trained = Network(changed(**update))
-    checkpoint.save(path, trained, changed(**update))
+    checkpoint.save(path, trained, changed(**update), Provenance())
     torch.manual_seed(0)
     fresh = Network(TINY).state_dict()
     ours = started(changed(pretrained=str(path))).state_dict()
@@ -131,6 +132,34 @@ def test_attention_and_head_of_another_kind_stay_fresh(tmp_path: Path, update: d
     assert names <= same(ours, fresh)
     other = {name for name in ours if name not in names and not name.startswith("normalise.")}
     assert other <= same(ours, trained.state_dict())
+
+
+PYRAMID = {"head": "label_queries", "pyramid": 8}
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_file_of_this_project_brings_pyramid_and_queries_to_a_model_with_the_same(tmp_path: Path, half: bool) -> None:
+    path = tmp_path / "fold-0.safetensors"
+    torch.manual_seed(5)
+    trained = Network(changed(**PYRAMID))
+    checkpoint.save(path, trained, changed(**PYRAMID), Provenance(), half=half)
+    state = checkpoint.load(path)[0].state_dict()
+    ours = started(changed(**PYRAMID, pretrained=str(path))).state_dict()
+    assert {name.split(".")[0] for name in ours} == {"normalise", "backbone", "pyramid", "queries"}
+    assert ours.keys() - same(ours, state) <= {"normalise.mean", "normalise.std"}
+    assert {weight.dtype for name, weight in ours.items() if "num_batches" not in name} == {torch.float32}
+
+
+def test_pyramid_and_queries_stay_fresh_if_the_weights_have_none(tmp_path: Path) -> None:
+    theirs, ours = saved(rgb_network(), tmp_path / "rgb.safetensors"), tmp_path / "fold-0.safetensors"
+    checkpoint.save(ours, Network(TINY), TINY, Provenance())
+    torch.manual_seed(0)
+    fresh = Network(changed(**PYRAMID)).state_dict()
+    head = {name for name in fresh if name.startswith(("pyramid.", "queries."))}
+    for path in (theirs, str(ours)):
+        found = started(changed(**PYRAMID, pretrained=path)).state_dict()
+        assert head <= same(found, fresh)
+        assert "backbone.layer1.0.conv1.weight" in found.keys() - same(found, fresh)
 
 
 def test_false_leaves_the_network_as_it_is() -> None:
@@ -164,7 +193,7 @@ def test_widths_of_its_own_need_weights_of_those_widths(tmp_path: Path) -> None:
 
 def test_a_file_of_this_project_that_is_another_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "fold-0.safetensors"
-    checkpoint.save(path, Network(TINY), TINY)
+    checkpoint.save(path, Network(TINY), TINY, Provenance())
     with pytest.raises(InputError, match=r"trained with backbone: test_resnet, but params\.yaml has resnet18"):
         started(changed(pretrained=str(path), backbone="resnet18"))
     with pytest.raises(InputError, match=re.escape("widths: None, but params.yaml has [8, 16, 24, 32]")):

@@ -17,6 +17,7 @@ from pipeline.evaluation import result_files
 from pipeline.inference.attention_maps import MAP_SIZE, label_maps
 from pipeline.models import checkpoint
 from pipeline.models.network import Network
+from pipeline.models.provenance import Provenance
 from pipeline.sources.packed_array import open_images
 from pipeline.stages import explain
 from tests.fixtures.models import TINY
@@ -37,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_run()
     for fold in params.load().folds.ids:
         torch.manual_seed(fold)
-        checkpoint.save(paths.model("tiny", fold), Network(MODEL), MODEL)
+        checkpoint.save(paths.model("tiny", fold), Network(MODEL), MODEL, Provenance())
     monkeypatch.setattr(sys, "argv", ["explain", "--model", "tiny"])
     return tmp_path
 
