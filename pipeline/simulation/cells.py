@@ -19,11 +19,15 @@ DIRECTIONS = 256
 OUTSIDE = 2.0
 """The depth of the background."""
 REFERENCE_SIZE = 512
-"""Image side that lengths refer to, if they are given in "pixels at 512"."""
-MARGIN = 40.0
-"""Maximum distance of a cell's centre outside the image, in pixels at 512."""
-TRIALS = 500
-"""Number of random positions that are tried."""
+"""Image side that lengths refer to, if they are given in nominal pixels: pixels at 512 and magnification 1."""
+MARGIN = 1.0
+"""Maximum distance of a cell's centre outside the image, in mean radii of a cell."""
+TRIALS = 14
+"""Number of random positions that are tried, per cell."""
+FEWEST, MOST = 3, 150
+"""Limits of the number of cells in a field."""
+COLONY = 7
+"""Mean number of cells in a clump."""
 DAUGHTERS_APART = 3.1
 """Distance of two daughter cells, in nuclear radii."""
 
@@ -32,7 +36,7 @@ INTERPHASE, METAPHASE, DAUGHTER = 0, 1, 2
 
 @dataclass(frozen=True)
 class CellLine:
-    """The appearance of a cell line; lengths are in pixels at 512."""
+    """The appearance of a cell line; lengths are in nominal pixels."""
 
     name: str
     nucleus: float
@@ -45,12 +49,29 @@ class CellLine:
     """Minimum and maximum number of corners of the outline."""
     ruffles: float
     """Roughness of the outline."""
-    spacing: float
-    """Minimum distance of two centres, in nuclear radii."""
-    crowd: int
-    """Maximum number of cells in the field."""
     lobes: float
     """Share of dented nuclei."""
+
+
+@dataclass(frozen=True)
+class Culture:
+    """How the cells of an antibody's fields grow, and how large the microscope shows them."""
+
+    line: CellLine
+    magnification: float
+    """Pixels at 512 per nominal pixel."""
+    density: float
+    """Area of all cells, if none overlapped, relative to the area of the field."""
+    spacing: float
+    """Minimum distance of two centres, in nuclear radii; nuclei touch below 2."""
+    uneven: float
+    """Variation of the cells' sizes, as the standard deviation of the logarithm."""
+    clumped: float
+    """Share of cells that grow in clumps."""
+    rounded: float
+    """Share of round cells with little cytoplasm."""
+    blebs: float
+    """Share of cells with round protrusions of the outline."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +79,8 @@ class Field:
     """The cells of one field of view."""
 
     size: int
+    magnification: float
+    """Pixels at 512 per nominal pixel."""
     centres: Points
     """(n, 2) in pixels."""
     nucleus: Floats
@@ -77,8 +100,8 @@ class Field:
 
     @property
     def scale(self) -> float:
-        """Pixels of this field per pixel at 512."""
-        return self.size / REFERENCE_SIZE
+        """Pixels of this field per nominal pixel."""
+        return self.size / REFERENCE_SIZE * self.magnification
 
     def of_cells(self, values: npt.ArrayLike, background: float = 0) -> Image:
         """Image (S, S) with one value per cell, from ``values`` (n,), and a value for the background."""
@@ -99,51 +122,68 @@ class Field:
         return own
 
 
-def grow(rng: np.random.Generator, line: CellLine, size: int, *, metaphases: int, divisions: int) -> Field:
+def grow(rng: np.random.Generator, culture: Culture, size: int, *, metaphases: int, divisions: int) -> Field:
     """Create a field of (size, size) pixels that contains the given numbers of dividing cells."""
-    scale = size / REFERENCE_SIZE
-    centres, phase, bridges = _seed(rng, line, metaphases, divisions)
+    scale = size / REFERENCE_SIZE * culture.magnification
+    centres, phase, bridges = _seed(rng, culture, size / scale, metaphases, divisions)
     axis = rng.uniform(0, 2 * np.pi, len(centres))
     for first, second in bridges:
         away = centres[first] - centres[second]
         axis[first] = np.arctan2(away[1], away[0])
         axis[second] = axis[first] + np.pi
-    curves = [_curves(rng, line, int(kind), float(turn)) for kind, turn in zip(phase, axis, strict=True)]
+    curves = [_curves(rng, culture, int(kind), float(turn)) for kind, turn in zip(phase, axis, strict=True)]
     nucleus = np.array([curve[0] for curve in curves]) * scale
     outline = np.array([curve[1] for curve in curves]) * scale
     owner, depth = _rasterise(size, centres * scale, nucleus, outline)
     pole = np.where(phase == INTERPHASE, axis + rng.normal(np.pi / 2, 0.6, len(axis)), axis)
-    return Field(size, centres * scale, nucleus, outline, phase, pole, bridges, owner, depth)
+    return Field(size, culture.magnification, centres * scale, nucleus, outline, phase, pole, bridges, owner, depth)
 
 
-def _seed(rng: np.random.Generator, line: CellLine, metaphases: int, divisions: int) -> tuple[Points, Ints, Ints]:
-    """Place centres at random with a minimum distance; dividing cells come first and are well inside the image."""
-    kinds = [METAPHASE] * metaphases + [DAUGHTER] * divisions
-    thrown = rng.uniform(-MARGIN, REFERENCE_SIZE + MARGIN, (TRIALS, 2))
-    thrown[: 8 * len(kinds)] = rng.uniform(0.25, 0.75, (8 * len(kinds), 2)) * REFERENCE_SIZE
-    kinds += [INTERPHASE] * (line.crowd - len(kinds))
-    centres: list[Points] = []
+def _seed(
+    rng: np.random.Generator, culture: Culture, side: float, metaphases: int, divisions: int
+) -> tuple[Points, Ints, Ints]:
+    """Place centres in a field of ``side`` nominal pixels, at random with a minimum distance.
+
+    Dividing cells come first, and they and one other cell are well inside the image.
+    """
+    line = culture.line
+    radius = line.reach * line.nucleus
+    low, high = -MARGIN * radius, side + MARGIN * radius
+    dividing = [METAPHASE] * metaphases + [DAUGHTER] * divisions
+    count = int(np.clip(culture.density * (high - low) ** 2 / (np.pi * radius**2), FEWEST, MOST)) + len(dividing)
+    kinds = dividing + [INTERPHASE] * (count - len(dividing))
+    trials = TRIALS * count
+    colonies = rng.uniform(low, high, (max(count // COLONY, 1), 2))
+    thrown = rng.uniform(low, high, (trials, 2))
+    clumped = rng.random(trials) < culture.clumped
+    near = colonies[rng.integers(0, len(colonies), trials)] + rng.normal(0, 0.8 * radius * np.sqrt(COLONY), (trials, 2))
+    thrown[clumped] = near[clumped]
+    inner = 8 * len(dividing) + 1
+    thrown[:inner] = rng.uniform(0.25, 0.75, (inner, 2)) * side
+    centres = np.empty((2 * count, 2))
     phase: list[int] = []
     bridges: list[tuple[int, int]] = []
-    for point, turn in zip(thrown, rng.uniform(0, 2 * np.pi, TRIALS), strict=True):
+    for point, turn in zip(thrown, rng.uniform(0, 2 * np.pi, trials), strict=True):
         if len(phase) - len(bridges) == len(kinds):
             break
         kind = kinds[len(phase) - len(bridges)]
         apart = DAUGHTERS_APART * line.nucleus * np.array([np.cos(turn), np.sin(turn)])
-        group = [point - apart / 2, point + apart / 2] if kind == DAUGHTER else [point]
-        if any(np.hypot(*(one - other)) < line.spacing * line.nucleus for one in group for other in centres):
+        group = np.array([point - apart / 2, point + apart / 2] if kind == DAUGHTER else [point])
+        away = group[:, None] - centres[: len(phase)]
+        if len(phase) and (away**2).sum(axis=-1).min() < (culture.spacing * line.nucleus) ** 2:
             continue
         if kind == DAUGHTER:
-            bridges.append((len(centres), len(centres) + 1))
+            bridges.append((len(phase), len(phase) + 1))
+        centres[len(phase) : len(phase) + len(group)] = group
         phase += [kind] * len(group)
-        centres += group
-    return np.array(centres), np.array(phase), np.array(bridges, dtype=np.intp).reshape(-1, 2)
+    return centres[: len(phase)].copy(), np.array(phase), np.array(bridges, dtype=np.intp).reshape(-1, 2)
 
 
-def _curves(rng: np.random.Generator, line: CellLine, phase: int, axis: float) -> tuple[Floats, Floats]:
-    """Draw the nucleus and the outline of one cell, each (DIRECTIONS,) radii at 512."""
+def _curves(rng: np.random.Generator, culture: Culture, phase: int, axis: float) -> tuple[Floats, Floats]:
+    """Draw the nucleus and the outline of one cell, each (DIRECTIONS,) radii in nominal pixels."""
+    line = culture.line
     angle: Floats = np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False)
-    mean = line.nucleus * rng.lognormal(0, 0.12)
+    mean = line.nucleus * rng.lognormal(0, culture.uneven)
     if phase == METAPHASE:
         # The chromosomes form a plate perpendicular to the spindle axis, in a round cell.
         plate = _ellipse(angle - axis, 0.27 * mean, 0.85 * mean) * _rough(rng, 0.08, 3, 16)
@@ -157,7 +197,13 @@ def _curves(rng: np.random.Generator, line: CellLine, phase: int, axis: float) -
     if rng.random() < line.lobes:
         off = np.angle(np.exp(1j * (angle - axis - rng.choice([-1, 1]) * rng.normal(np.pi / 2, 0.3))))
         nucleus *= 1 - rng.uniform(0.2, 0.45) * np.exp(-((off / 0.35) ** 2))
-    return nucleus, np.maximum(_outline(rng, line, angle - axis, mean), 1.12 * nucleus)
+    if rng.random() < culture.rounded:
+        outline = np.full(DIRECTIONS, rng.uniform(1.2, 1.7) * mean) * _rough(rng, 0.04, 2, 12)
+    else:
+        outline = _outline(rng, line, angle - axis, mean)
+    if rng.random() < culture.blebs:
+        outline = outline + _blebs(rng, angle, mean)
+    return nucleus, np.maximum(outline, 1.12 * nucleus)
 
 
 def _outline(rng: np.random.Generator, line: CellLine, angle: Floats, mean: float) -> Floats:
@@ -175,6 +221,14 @@ def _outline(rng: np.random.Generator, line: CellLine, angle: Floats, mean: floa
     smooth = np.hanning(15) / np.hanning(15).sum()
     outline = np.convolve(np.concatenate([outline[-7:], outline, outline[:7]]), smooth, mode="valid")
     return outline * _rough(rng, line.ruffles, 8, 30)
+
+
+def _blebs(rng: np.random.Generator, angle: Floats, mean: float) -> Floats:
+    """Round protrusions of the outline, as lengths to add to it in each direction, (DIRECTIONS,)."""
+    count = int(rng.integers(4, 16))
+    off = np.angle(np.exp(1j * (angle - rng.uniform(0, 2 * np.pi, (count, 1)))))
+    bumps = np.sqrt(np.clip(1 - (off / rng.uniform(0.05, 0.16, (count, 1))) ** 2, 0, None))
+    return np.asarray((mean * rng.uniform(0.1, 0.45, (count, 1)) * bumps).max(axis=0))
 
 
 def _ellipse(angle: Floats, along: float, across: float) -> Floats:

@@ -3,7 +3,7 @@
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -59,7 +59,7 @@ def encoded(entry: Entry, settings: Simulation) -> tuple[bytes, ...]:
     return tuple(encode_png(image[..., channel].copy()) for channel in range(len(CHANNELS)))
 
 
-def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R, None, None]:
     """Map ``work`` over items in ``workers`` processes; yield results in order, and keep only a few in memory."""
     if not workers:
         yield from map(work, items)

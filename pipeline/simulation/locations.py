@@ -9,56 +9,77 @@ from pipeline.simulation.stains import bridges, inside, metaphase_glow, reticula
 
 
 def nucleoplasm(scene: Scene, rng: np.random.Generator) -> Image:
-    """The whole nucleus except its nucleoli."""
-    return 1.15 * scene.nuclei() * (1 - 0.85 * scene.stains.nucleoli) * scene.texture(rng, 3, 0.17)
+    """The whole nucleus except its nucleoli, even or finely mottled, with some protein in the cytoplasm."""
+    dark, mottled, leak = scene.staining.style
+    nuclei = scene.nuclei() * (1 - (0.2 + 0.75 * dark) * scene.stains.nucleoli)
+    outside: Image = 0.25 * leak**3 * scene.cytoplasm()
+    return 1.15 * nuclei * scene.texture(rng, 1.5 + 2.5 * dark, 0.05 + 0.45 * mottled) + outside
 
 
 def nuclear_membrane(scene: Scene, rng: np.random.Generator) -> Image:
-    """A thin bright rim, and a faint nucleus inside."""
+    """A thin bright rim, with a fainter nucleus inside and some reticulum around it."""
+    inner, around, _ = scene.staining.style
     rim = outlined(scene.nuclei(), 1.3 * scene.spot) ** 2
-    return 1.8 * rim * scene.texture(rng, 6, 0.2) + 0.3 * scene.nuclei()
+    filled = (0.15 + 0.5 * inner) * scene.nuclei() * scene.texture(rng, 3, 0.15)
+    return 1.8 * rim * scene.texture(rng, 6, 0.2) + filled + 0.3 * around**2 * scene.stains.yellow
 
 
-def nucleoli(scene: Scene, _rng: np.random.Generator) -> Image:
+def nucleoli(scene: Scene, rng: np.random.Generator) -> Image:
     """The few large rounded bodies that are dark in the DNA stain, with a brighter rim in some antibodies."""
-    body = scene.stains.nucleoli
-    hollow = 0.5 * scene.staining.style
-    filled = body * (1 - hollow + hollow * outlined(body, 1.5 * scene.unit))
-    return 1.5 * filled + 0.08 * scene.nuclei()
+    style, faint, rough = scene.staining.style
+    body, hollow = scene.stains.nucleoli, max(1.4 * style - 0.4, 0.0)
+    filled = body * (1 - hollow + hollow * outlined(body, 1.5 * scene.unit)) * scene.texture(rng, 2, 0.4 * rough)
+    drawn: Image = 1.5 * filled + 0.35 * faint**2 * scene.nuclei()
+    return drawn
 
 
 def fibrillar_center(scene: Scene, rng: np.random.Generator) -> Image:
-    """Clusters of small dots inside the nucleoli."""
-    cell = scene.cells(rng, 50, 90)
+    """One to many small dots inside the nucleoli, in clusters in some antibodies."""
+    many, faint, body = scene.staining.style
+    cell = scene.cells(rng, 8 + 50 * many, 20 + 80 * many)
     points = scene.scatter(rng, cell, -1, -0.05, 0.7)
     hit = np.append(scene.stains.nucleoli.ravel(), 0)[pixel_of(points, scene.field.size)] > 0
-    return COMPACT * scene.dots(rng, cell[hit], points[hit], 0.9, 0.2) + 0.15 * scene.stains.nucleoli
+    dots = scene.dots(rng, cell[hit], points[hit], 1.5 - 0.6 * many, 0.25)
+    around: Image = 0.4 * body**2 * scene.stains.nucleoli + 0.3 * faint**2 * scene.nuclei()
+    return COMPACT * dots + around
 
 
 def speckles(scene: Scene, rng: np.random.Generator) -> Image:
     """Fifteen to forty irregular spots between the nucleoli."""
-    rough = noise(rng, scene.field.size, 3.4 * scene.spot) + 0.4 * noise(rng, scene.field.size, 1.7 * scene.spot)
-    spots = COMPACT * np.clip(1.8 * (rough - 0.9), 0, 1)
-    return (spots + 0.15) * scene.nuclei() * (1 - scene.stains.nucleoli) * inside(scene.field, -1, -0.06)
+    coarse, faint, dense = scene.staining.style
+    feature = (2.4 + 2.4 * coarse) * scene.spot
+    rough = noise(rng, scene.field.size, feature) + 0.4 * noise(rng, scene.field.size, feature / 2)
+    spots = COMPACT * np.clip(1.8 * (rough - (1.2 - 0.6 * dense)), 0, 1)
+    nuclei = scene.nuclei() * (1 - scene.stains.nucleoli) * inside(scene.field, -1, -0.06)
+    return (spots + 0.1 + 0.4 * faint**2) * nuclei
 
 
 def nuclear_bodies(scene: Scene, rng: np.random.Generator) -> Image:
-    """Two to eight round dots per nucleus."""
-    cell = scene.cells(rng, 2, 8)
-    return COMPACT * scene.dots(rng, cell, scene.scatter(rng, cell, -0.9, -0.12), 1.6, 0.2) + 0.05 * scene.nuclei()
+    """One to a dozen round dots per nucleus, in a nucleus that is not always dark."""
+    many, large, faint = scene.staining.style
+    cell = scene.cells(rng, 1 + 2 * many, 4 + 8 * many)
+    dots = scene.dots(rng, cell, scene.scatter(rng, cell, -0.95, -0.12), 1.1 + 0.9 * large, 0.25)
+    return COMPACT * dots + 0.4 * faint**2 * scene.nuclei()
 
 
 def endoplasmic_reticulum(scene: Scene, rng: np.random.Generator) -> Image:
-    """The mesh of the yellow stain, which marks the same location, with an additional texture."""
-    return scene.stains.yellow * (1 + reticulate(scene.field, rng) * inside(scene.field, 0, 1))
+    """A mesh that is dense around the nucleus and fades outwards, with its envelope; the yellow stain marks it too."""
+    steep, meshed, rim = scene.staining.style
+    fade = np.exp(-(0.8 + 2 * steep) * np.clip(scene.field.depth, 0, 2)) * scene.cytoplasm()
+    mesh = 1 - meshed + 2 * meshed * reticulate(scene.field, rng)
+    own: Image = fade * mesh + 0.4 * rim * outlined(scene.nuclei(), 1.2 * scene.spot)
+    return 0.7 * scene.stains.yellow * inside(scene.field, 0, 1) + own
 
 
 def golgi(scene: Scene, rng: np.random.Generator) -> Image:
-    """A ribbon of short stacked threads on one side of the nucleus."""
-    cell = scene.cells(rng, 14, 26)
+    """Short stacked threads and blobs on one side of the nucleus: compact, or spread along it."""
+    wide, blobs, faint = scene.staining.style
+    cell = scene.cells(rng, 8, 26)
+    points = scene.beside(rng, cell, 0.0, 0.2 + 0.25 * wide, 0.2 + 0.6 * wide)
     tangent = scene.field.pole[cell] + np.pi / 2 + rng.normal(0, 0.7, len(cell))
-    paths = wander(rng, scene.beside(rng, cell, 0.03, 0.3, 0.35), tangent, 9 * scene.spot, 1.0)
-    return COMPACT * scene.threads(cell, paths, width=1.1, gain=2)
+    ribbon = scene.threads(cell, wander(rng, points, tangent, (4 + 7 * wide) * scene.spot, 1.0), width=1.1, gain=2)
+    spots = scene.dots(rng, cell, points, 1.2 + 0.6 * blobs, 0.35)
+    return COMPACT * ((1 - blobs) * ribbon + blobs * spots) + 0.2 * faint**2 * scene.cytoplasm()
 
 
 def peroxisomes(scene: Scene, rng: np.random.Generator) -> Image:
@@ -90,13 +111,14 @@ def lipid_droplets(scene: Scene, rng: np.random.Generator) -> Image:
 
 
 def mitochondria(scene: Scene, rng: np.random.Generator) -> Image:
-    """Short worm-like threads, densest around the nucleus."""
-    cell = scene.cells(rng, 50, 90)
-    start = scene.scatter(rng, cell, 0.1, 0.8, 1.4)
+    """Worm-like threads or short grains, densest around the nucleus."""
+    length, outer, thick = scene.staining.style
+    cell = scene.cells(rng, 50, 100)
+    start = scene.scatter(rng, cell, 0.06, 0.6 + 0.3 * outer, 1.6)
     outward = start - scene.field.centres[cell]
     heading = np.arctan2(outward[:, 1], outward[:, 0]) + rng.choice([0, np.pi / 2], len(cell))
-    paths = wander(rng, start, heading + rng.normal(0, 0.6, len(cell)), 12 * scene.unit, 1.2)
-    return 1.3 * scene.threads(cell, paths, width=0.7, gain=1.2) * scene.cytoplasm()
+    paths = wander(rng, start, heading + rng.normal(0, 0.6, len(cell)), (3 + 11 * length) * scene.unit, 1.2)
+    return 1.3 * scene.threads(cell, paths, width=0.6 + 0.5 * thick, gain=1.6) * scene.cytoplasm()
 
 
 def aggresome(scene: Scene, rng: np.random.Generator) -> Image:
@@ -107,10 +129,11 @@ def aggresome(scene: Scene, rng: np.random.Generator) -> Image:
 
 
 def cytosol(scene: Scene, rng: np.random.Generator) -> Image:
-    """The cell without its nucleus, dimmer towards the edge."""
-    thickness = np.clip(1.15 - 0.75 * scene.field.depth, 0.2, 1.1)
-    filled: Image = (scene.cytoplasm() + 0.12 * scene.nuclei()) * thickness
-    return filled * scene.texture(rng, 2.5, 0.06) * scene.texture(rng, 20, 0.12)
+    """The cell, even or granular, with a darker nucleus, dimmer towards the edge where the cell is thin."""
+    nuclear, thin, granular = scene.staining.style
+    thickness = np.clip(1.15 - (0.2 + 0.8 * thin) * scene.field.depth, 0.15, 1.1)
+    filled: Image = (scene.cytoplasm() + 0.5 * nuclear * scene.nuclei()) * thickness
+    return filled * scene.texture(rng, 1.2 + 2 * nuclear, 0.05 + 0.5 * granular) * scene.texture(rng, 20, 0.15)
 
 
 def cytoplasmic_bodies(scene: Scene, rng: np.random.Generator) -> Image:
@@ -210,29 +233,35 @@ def centrosome(scene: Scene, rng: np.random.Generator) -> Image:
 
 
 def plasma_membrane(scene: Scene, rng: np.random.Generator) -> Image:
-    """A bright outline, with fine hairs outside it in some antibodies."""
+    """A bright outline, sharp or broad, over a fainter cell, with fine hairs outside it in some antibodies."""
+    hairy, broad, faint = scene.staining.style
     field = scene.field
     smallest, largest = spread(field.owner, 1.2 * scene.spot)
-    rim = blur((smallest < largest).astype(np.float32), 0.6 * scene.unit)
-    cell = scene.cells(rng, 60, 120)
+    rim = blur((smallest < largest).astype(np.float32), (0.5 + 1.5 * broad) * scene.unit)
+    edge = (0.4 + 0.8 * broad) * np.exp(-12 * np.clip(1 - field.depth, 0, 1)) * scene.cytoplasm()
+    uneven = scene.texture(rng, 18, 0.5)
+    filled: Image = (0.08 + 0.5 * faint) * (scene.cytoplasm() + 0.4 * scene.nuclei()) * scene.texture(rng, 1.5, 0.4)
+    lines: Image = (1.4 * rim + edge) * uneven + filled
+    if hairy > 0.4:
+        return lines
+    cell = scene.cells(rng, 60, 160)
     angle = rng.uniform(0, 2 * np.pi, len(cell))
     hairs = wander(rng, field.place(cell, angle, np.full(len(cell), 0.95)), angle, 18 * scene.unit, 0.4)
     _, points, length = trace(hairs)
-    lines = saturate(blur(splat(field.size, points, scene.unit * length), 0.6 * scene.unit), 1.3)
-    hairy = float(scene.staining.style < 0.5)
-    faint = 0.15 * scene.cytoplasm() + 0.04 * scene.nuclei()
-    return 1.4 * rim * scene.texture(rng, 18, 0.35) + hairy * lines + faint
+    return lines + saturate(blur(splat(field.size, points, scene.unit * length), 0.6 * scene.unit), 1.3)
 
 
 def cell_junctions(scene: Scene, rng: np.random.Generator) -> Image:
-    """Interrupted lines where cells touch."""
+    """Lines where cells touch: continuous, interrupted or dotted."""
+    broken, faint, _ = scene.staining.style
     field = scene.field
     background = field.owner == len(field.centres)
     number = np.where(background, 0, field.owner + 1).astype(np.uint8)
     _, largest = spread(number, 1.9 * scene.spot)
     smallest, _ = spread(np.where(background, 255, number).astype(np.uint8), 1.9 * scene.spot)
     touching = blur(((smallest < largest) & (smallest < 255)).astype(np.float32), 0.5 * scene.unit)
-    return COMPACT * 0.7 * touching * scene.texture(rng, 12, 0.8)
+    lines = COMPACT * 0.7 * touching * scene.texture(rng, 3 + 9 * faint, 0.3 + broken)
+    return lines + 0.3 * faint**2 * inside(field, -1, 1)
 
 
 LOCATIONS: tuple[Layer, ...] = (

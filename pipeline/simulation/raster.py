@@ -118,6 +118,12 @@ def spread(labels: Pixels, reach: float) -> tuple[Pixels, Pixels]:
     return cv2.erode(labels, kernel).astype(np.uint8), cv2.dilate(labels, kernel).astype(np.uint8)
 
 
+def covered(mask: npt.NDArray[np.bool_], positions: int) -> npt.NDArray[np.bool_]:
+    """Whether any pixel of a mask (S, S) is set in each of (positions, positions) parts of equal size."""
+    share = cv2.resize(mask.astype(np.float32), (positions, positions), interpolation=cv2.INTER_AREA)
+    return np.asarray(share > 0)
+
+
 def encode_png(pixels: Pixels) -> bytes:
     """Encode a grayscale image, (S, S) uint8, as PNG.
 

@@ -7,18 +7,21 @@ import numpy as np
 
 from pipeline.core.labels import LABELS
 from pipeline.simulation import raster
-from pipeline.simulation.cells import INTERPHASE, METAPHASE, CellLine, Field, Ints
+from pipeline.simulation.cells import INTERPHASE, METAPHASE, CellLine, Culture, Field, Ints
 from pipeline.simulation.raster import Floats, Image, Points
-from pipeline.simulation.stains import Stains, draw_paths, inside
+from pipeline.simulation.stains import Preparation, Stains, draw_paths, draw_preparation, inside
 
 CELL_LINES = (
-    # name, nucleus, reach, elongation, corners, ruffles, spacing, crowd, lobes
-    CellLine("U-2 OS", 30, 3.0, 0.25, (4, 7), 0.015, 3.0, 13, 0.2),
-    CellLine("A-431", 28, 2.3, 0.1, (5, 8), 0.02, 2.7, 22, 0.25),
-    CellLine("U-251 MG", 30, 2.9, 0.5, (4, 6), 0.01, 3.0, 13, 0.3),
-    CellLine("HeLa", 28, 2.6, 0.3, (4, 7), 0.015, 2.9, 16, 0.15),
-    CellLine("MCF7", 27, 2.2, 0.1, (5, 8), 0.025, 2.6, 24, 0.15),
-    CellLine("SiHa", 28, 2.6, 0.45, (4, 6), 0.02, 2.8, 15, 0.15),
+    # name, nucleus, reach, elongation, corners, ruffles, lobes
+    CellLine("U-2 OS", 30, 3.0, 0.25, (4, 7), 0.015, 0.2),
+    CellLine("A-431", 28, 2.3, 0.1, (5, 8), 0.02, 0.25),
+    CellLine("U-251 MG", 30, 2.9, 0.5, (4, 6), 0.01, 0.3),
+    CellLine("HeLa", 28, 2.6, 0.3, (4, 7), 0.015, 0.15),
+    CellLine("MCF7", 27, 2.2, 0.1, (5, 8), 0.025, 0.15),
+    CellLine("SiHa", 28, 2.6, 0.45, (4, 6), 0.02, 0.15),
+    CellLine("RH-30", 26, 2.6, 0.65, (3, 5), 0.015, 0.1),
+    CellLine("HEK 293", 26, 1.9, 0.35, (3, 6), 0.02, 0.15),
+    CellLine("REH", 28, 1.5, 0.05, (5, 8), 0.02, 0.3),
 )
 EPITHELIAL = ("A-431", "MCF7")
 """Cell lines whose cells grow in contact."""
@@ -31,27 +34,54 @@ COMPACT = 2.6
 class Staining:
     """How an antibody stains; the same in all of its fields."""
 
-    line: CellLine
     strength: dict[int, float]
     """Brightness of each label; the maximum is 1."""
     variation: float
     """Variation of the brightness between cells, as the standard deviation of its logarithm."""
+    expressing: float
+    """Share of the cells that contain the protein."""
     haze: tuple[float, float]
     """Off-target brightness of the nuclei and of the cytoplasm."""
     grain: float
     """Contrast of the granular texture of diffuse staining, 0..1."""
     grain_size: float
-    """Grain size of this texture, in pixels at 512."""
+    """Grain size of this texture, in nominal pixels."""
     spot: float
     """Factor for the size of spots and the width of threads."""
     count: float
     """Factor for the number of spots and threads."""
-    gain: tuple[float, float, float, float]
-    """Exposure of the four channels, around 1."""
-    style: float
-    """Selects the appearance of locations that have several, 0..1."""
-    defocus: float
+    style: tuple[float, float, float]
+    """Select the appearance of locations that have several, 0..1."""
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """How the microscope takes the pictures of an antibody's fields, for each of the four channels."""
+
+    gain: tuple[float, ...]
+    """Brightness, around 1."""
+    background: tuple[float, ...]
+    """Brightness of empty places, as a share of white; a negative one makes weak light black."""
+    photons: tuple[float, ...]
+    """Number of photons of a white pixel; few give a grainy picture."""
+    defocus: tuple[float, ...]
     """Blur in addition to the microscope's own, in pixels at 512."""
+    misplaced: float
+    """Share of cells that are above or below the focal plane."""
+    debris: float
+    """Mean number of specks in the field."""
+    vignette: float
+    """Decrease of the illumination towards the border."""
+
+
+@dataclass(frozen=True)
+class Antibody:
+    """Everything that the fields of an antibody have in common."""
+
+    culture: Culture
+    preparation: Preparation
+    staining: Staining
+    exposure: Exposure
 
 
 @dataclass(frozen=True)
@@ -64,12 +94,12 @@ class Scene:
 
     @property
     def unit(self) -> float:
-        """Pixels of this field per pixel at 512."""
+        """Pixels of this field per nominal pixel."""
         return self.field.scale
 
     @property
     def spot(self) -> float:
-        """Pixels of this field per nominal pixel at 512, for the size of this antibody's spots and threads."""
+        """Pixels of this field per nominal pixel, for the size of this antibody's spots and threads."""
         return self.field.scale * self.staining.spot
 
     def nuclei(self) -> Image:
@@ -114,7 +144,7 @@ class Scene:
         return raster.saturate(raster.blur(draw_paths(self.field, cell, paths), width * self.spot), gain)
 
     def texture(self, rng: np.random.Generator, feature: float, depth: float) -> Image:
-        """Random factor around 1 that varies by ``depth`` in bumps of ``feature`` pixels at 512."""
+        """Random factor around 1 that varies by ``depth`` in bumps of ``feature`` nominal pixels."""
         return raster.texture(rng, self.field.size, feature * self.unit, depth)
 
 
@@ -122,26 +152,69 @@ Layer = Callable[[Scene, np.random.Generator], Image]
 """A function that draws the protein at one location: (S, S), not negative, about 1 if diffuse, more if compact."""
 
 
-def draw_staining(rng: np.random.Generator, labels: Sequence[int]) -> Staining:
-    """Draw the staining of a random antibody that marks ``labels``."""
+def draw_antibody(rng: np.random.Generator, labels: Sequence[int]) -> Antibody:
+    """Draw a random antibody that marks ``labels``.
+
+    The ranges are wide on purpose: a network that has seen every density, size, staining and exposure takes a real
+    field for one more variation (Tobin et al., "Domain Randomization", IROS 2017).
+    """
+    return Antibody(
+        culture=_draw_culture(rng, labels),
+        preparation=draw_preparation(rng),
+        staining=_draw_staining(rng, labels),
+        exposure=_draw_exposure(rng),
+    )
+
+
+def _draw_culture(rng: np.random.Generator, labels: Sequence[int]) -> Culture:
     lines = [line for line in CELL_LINES if JUNCTIONS not in labels or line.name in EPITHELIAL]
     line = lines[rng.integers(len(lines))]
     line = replace(
-        line, nucleus=line.nucleus * rng.uniform(0.88, 1.12), crowd=round(line.crowd * rng.uniform(0.8, 1.1))
+        line,
+        reach=line.reach * rng.uniform(0.8, 1.15),
+        elongation=line.elongation * rng.uniform(0.5, 1.3),
+        ruffles=line.ruffles * rng.uniform(0.3, 1.6),
     )
-    haze = rng.exponential(0.05, 2).clip(0, 0.16)
-    gain = np.exp(rng.normal(0, 0.28, 4))
-    strength = rng.uniform(0.4, 1.0, len(labels))
-    return Staining(
+    density = np.exp(rng.uniform(np.log(0.25), np.log(2.2)))
+    return Culture(
         line=line,
+        magnification=float(np.clip(rng.lognormal(np.log(0.8), 0.32), 0.38, 1.5)),
+        density=float(max(density, 1.0) if JUNCTIONS in labels else density),
+        spacing=rng.uniform(1.6, 3.0),
+        uneven=rng.uniform(0.06, 0.3),
+        clumped=rng.uniform(0, 1) ** 2,
+        rounded=min(rng.exponential(0.08), 0.9),
+        blebs=min(rng.exponential(0.08), 0.8),
+    )
+
+
+def _draw_staining(rng: np.random.Generator, labels: Sequence[int]) -> Staining:
+    haze = rng.exponential(0.09, 2).clip(0, 0.4)
+    strength = np.exp(rng.uniform(np.log(0.25), 0, len(labels)))
+    return Staining(
         strength={label: float(share) for label, share in zip(labels, strength / strength.max(), strict=True)},
-        variation=rng.uniform(0.1, 0.35),
+        variation=rng.uniform(0.1, 0.6),
+        expressing=rng.uniform(0.05, 0.9) if rng.random() < 0.3 else 1.0,
         haze=(float(haze[0]), float(haze[1])),
-        grain=rng.uniform(0.05, 0.3),
-        grain_size=rng.uniform(1.5, 4.0),
-        spot=rng.uniform(0.8, 1.3),
-        count=rng.uniform(0.7, 1.4),
-        gain=(float(gain[0]), float(gain[1]), float(gain[2]), float(gain[3])),
-        style=rng.random(),
-        defocus=rng.exponential(0.35),
+        grain=rng.uniform(0.05, 0.7),
+        grain_size=rng.uniform(1.0, 4.0),
+        spot=rng.uniform(0.7, 1.4),
+        count=rng.lognormal(0, 0.35),
+        style=(rng.random(), rng.random(), rng.random()),
+    )
+
+
+def _draw_exposure(rng: np.random.Generator) -> Exposure:
+    faint = rng.uniform(0.08, 0.5) if rng.random() < 0.15 else 1.0
+    common = rng.exponential(0.35)
+    return Exposure(
+        gain=tuple(float(gain) for gain in faint * np.exp(rng.normal(0, 0.5, 4))),
+        background=tuple(
+            float(level) for level in (rng.normal(-0.005, 0.01, 4) + rng.exponential(0.006, 4)).clip(-0.03, 0.06)
+        ),
+        photons=tuple(float(count) for count in np.exp(rng.uniform(np.log([5, 15, 12, 10]), np.log(200)))),
+        defocus=tuple(float(sigma) for sigma in common + rng.exponential(0.3, 4)),
+        misplaced=rng.uniform(0, 0.5) if rng.random() < 0.35 else 0.0,
+        debris=rng.exponential(6.0) if rng.random() < 0.5 else 0.0,
+        vignette=rng.uniform(0.03, 0.4),
     )

@@ -16,8 +16,59 @@ SQUASH = 6
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """How the reference stains of an antibody's fields came out."""
+
+    chromatin: float
+    """Contrast of the texture of the DNA."""
+    nucleoli: float
+    """Mean number of nucleoli."""
+    nucleolus_size: float
+    """Factor for their radius."""
+    nucleolus_dark: float
+    """Share of the DNA stain that is missing in nucleoli."""
+    filaments: float
+    """Factor for the number of microtubules."""
+    perinuclear: float
+    """Additional brightness of microtubules around the nucleus."""
+    cortex: float
+    """Additional brightness of microtubules at the outline."""
+    red_nucleus: float
+    """Share of the microtubule stain that is missing over nuclei."""
+    red_diffuse: float
+    """Brightness of tubulin outside filaments."""
+    bleed: float
+    """Share of the red stain in the yellow channel."""
+    fade: float
+    """Decrease of the reticulum towards the outline, as the exponent of the depth."""
+    yellow_nucleus: float
+    """Brightness of the yellow channel over nuclei."""
+    grain: float
+    """Contrast of the granules of the red and yellow stains."""
+
+
+def draw_preparation(rng: np.random.Generator) -> Preparation:
+    """Draw how the reference stains of a random antibody's fields come out."""
+    return Preparation(
+        chromatin=rng.uniform(0.05, 0.3),
+        nucleoli=rng.uniform(1, 5),
+        nucleolus_size=rng.uniform(0.7, 1.4),
+        nucleolus_dark=rng.uniform(0.1, 0.95),
+        filaments=rng.lognormal(0, 0.45),
+        perinuclear=rng.exponential(0.8),
+        cortex=rng.exponential(0.4) * float(rng.random() < 0.6),
+        red_nucleus=rng.uniform(0.2, 0.97),
+        red_diffuse=rng.exponential(0.1),
+        bleed=rng.uniform(0.1, 0.9) * float(rng.random() < 0.6),
+        fade=rng.uniform(0.3, 2.6),
+        yellow_nucleus=rng.uniform(0.02, 0.3),
+        grain=rng.uniform(0.05, 0.7),
+    )
+
+
+@dataclass(frozen=True)
 class Stains:
-    """The reference stains, each (S, S) with a maximum near 1, and the structures they show."""
+    """The reference stains, each (S, S) with a maximum around 1, and the structures they show."""
 
     blue: Image
     red: Image
@@ -30,14 +81,15 @@ class Stains:
     """(k,) index of the cell of each filament."""
 
 
-def stain(field: Field, rng: np.random.Generator) -> Stains:
+def stain(field: Field, preparation: Preparation, rng: np.random.Generator) -> Stains:
     """Draw the reference stains of a field."""
-    nucleoli = _nucleoli(field, rng)
-    filaments, cell = _microtubules(field, rng)
+    nucleoli = _nucleoli(field, preparation, rng)
+    filaments, cell = _microtubules(field, preparation, rng)
+    red = _red(field, preparation, filaments, cell, rng)
     return Stains(
-        blue=_dna(field, nucleoli, rng),
-        red=_red(field, filaments, cell, rng),
-        yellow=_reticulum(field, rng),
+        blue=_dna(field, preparation, nucleoli, rng),
+        red=red,
+        yellow=_reticulum(field, preparation, rng) + np.float32(preparation.bleed) * red,
         nucleoli=nucleoli,
         filaments=filaments,
         filament_cell=cell,
@@ -134,28 +186,30 @@ def reticulate(field: Field, rng: np.random.Generator) -> Image:
     return 0.8 * np.clip(1.05 - 0.55 * fine, 0.1, 1) * texture(rng, field.size, 18 * field.scale, 0.3)
 
 
-def _nucleoli(field: Field, rng: np.random.Generator) -> Image:
+def _nucleoli(field: Field, preparation: Preparation, rng: np.random.Generator) -> Image:
     cells = np.flatnonzero(field.phase == INTERPHASE)
-    cell = np.repeat(cells, rng.integers(1, 6, len(cells)))
+    cell = np.repeat(cells, 1 + rng.poisson(preparation.nucleoli - 1, len(cells)))
     points = field.place(cell, rng.uniform(0, 2 * np.pi, len(cell)), -rng.uniform(0.3, 0.95, len(cell)))
-    radii = rng.uniform(0.11, 0.24, len(cell)) * field.nucleus[cell].mean(axis=1)
+    radii = preparation.nucleolus_size * rng.uniform(0.11, 0.24, len(cell)) * field.nucleus[cell].mean(axis=1)
     soft = blur(discs(field.size, points, radii), 1.8 * field.scale)
     rough = soft + 0.16 * noise(rng, field.size, 5 * field.scale)
     return ((rough > 0.45) & (field.depth < -0.08)).astype(np.float32)
 
 
-def _dna(field: Field, nucleoli: Image, rng: np.random.Generator) -> Image:
-    chromatin = 1 + 0.13 * noise(rng, field.size, 5 * field.scale) + 0.1 * noise(rng, field.size, 2 * field.scale)
-    condensed = np.where(field.phase == INTERPHASE, rng.lognormal(0, 0.18, len(field.phase)), 1.7)
-    chromatin *= 1 - 0.55 * blur(nucleoli, field.scale)
-    return inside(field, -1, 0) * chromatin * field.of_cells(0.62 * condensed)
+def _dna(field: Field, preparation: Preparation, nucleoli: Image, rng: np.random.Generator) -> Image:
+    coarse, fine = noise(rng, field.size, 5 * field.scale), noise(rng, field.size, 2 * field.scale)
+    chromatin = 1 + preparation.chromatin * (coarse + 0.8 * fine)
+    condensed = np.where(field.phase == INTERPHASE, rng.lognormal(0, 0.25, len(field.phase)), 1.7)
+    chromatin *= 1 - preparation.nucleolus_dark * blur(nucleoli, field.scale)
+    dna: Image = inside(field, -1, 0) * np.maximum(chromatin, 0.1) * field.of_cells(0.62 * condensed)
+    return dna
 
 
-def _microtubules(field: Field, rng: np.random.Generator) -> tuple[Points, Ints]:
+def _microtubules(field: Field, preparation: Preparation, rng: np.random.Generator) -> tuple[Points, Ints]:
     """Filaments that start at the organising centre, or anywhere around the nucleus, and run outwards."""
     cells = np.flatnonzero(field.phase != METAPHASE)
     reach = field.outline[cells].mean(axis=1) / field.scale
-    count = np.clip(FILAMENTS * reach / 80, 80, 500).astype(int)
+    count = np.clip(preparation.filaments * min(field.magnification, 1) * FILAMENTS * reach / 80, 30, 600).astype(int)
     cell = np.repeat(cells, count)
     free = rng.random(len(cell)) < 0.6
     turn = np.where(free, rng.uniform(0, 2 * np.pi, len(cell)), field.pole[cell])
@@ -166,21 +220,27 @@ def _microtubules(field: Field, rng: np.random.Generator) -> tuple[Points, Ints]
     return through_cell(field, cell, wander(rng, start, heading, 0.8, 0.55)), cell
 
 
-def _red(field: Field, filaments: Points, cell: Ints, rng: np.random.Generator) -> Image:
-    lines = draw_paths(field, cell, filaments) * (1 - 0.7 * inside(field, -1, 0))
+def _red(field: Field, preparation: Preparation, filaments: Points, cell: Ints, rng: np.random.Generator) -> Image:
+    lines = draw_paths(field, cell, filaments) * (1 - preparation.red_nucleus * inside(field, -1, 0))
     lines *= texture(rng, field.size, 3 * field.scale, 0.4)
+    # At a low magnification fewer filaments are drawn, so that each stands for several.
+    lines /= np.float32(min(field.magnification, 1))
     dividing = spindle(field, rng) + bridges(field, rng)
     bundled = saturate(0.34 * blur(lines, 0.45 * field.scale) + 0.33 * blur(dividing, 0.6 * field.scale), 1)
-    brightness = field.of_cells(rng.lognormal(0, 0.25, len(field.centres)), background=1)
-    diffuse = 0.05 * inside(field, 0, 1) * (1 - np.minimum(field.depth, 1)) + 0.15 * metaphase_glow(field)
-    red: Image = brightness * bundled + diffuse
+    depth = np.clip(field.depth, 0, 1)
+    bundled *= 1 + preparation.perinuclear * np.exp(-4 * depth) + preparation.cortex * np.exp(-10 * (1 - depth))
+    brightness = field.of_cells(rng.lognormal(0, 0.3, len(field.centres)), background=1)
+    diffuse = inside(field, 0, 1) * (1 - 0.7 * depth) + (1 - preparation.red_nucleus) * inside(field, -1, 0)
+    diffuse *= preparation.red_diffuse * texture(rng, field.size, 1.5 * field.scale, preparation.grain)
+    red: Image = brightness * (bundled + diffuse) + 0.15 * metaphase_glow(field)
     return red
 
 
-def _reticulum(field: Field, rng: np.random.Generator) -> Image:
+def _reticulum(field: Field, preparation: Preparation, rng: np.random.Generator) -> Image:
     """A mesh that is brightest around the nucleus and fades towards the outline."""
-    mesh = reticulate(field, rng)
-    fade = inside(field, 0, 0.97) * np.asarray(np.exp(-1.7 * np.clip(field.depth, 0, OUTSIDE)))
-    inner = 0.12 * inside(field, -0.08, 0.06) + 0.13 * inside(field, -1, 0) * (0.6 + 0.5 * mesh)
+    mesh = reticulate(field, rng) * texture(rng, field.size, 1.5 * field.scale, preparation.grain)
+    fade = inside(field, 0, 0.97) * np.asarray(np.exp(-preparation.fade * np.clip(field.depth, 0, OUTSIDE)))
+    nucleus = inside(field, -1, 0) * (0.6 + 0.5 * mesh)
+    inner = 0.12 * inside(field, -0.08, 0.06) + preparation.yellow_nucleus * nucleus
     yellow: Image = (fade * mesh + inner) * field.of_cells(rng.lognormal(0, 0.35, len(field.centres)))
     return yellow

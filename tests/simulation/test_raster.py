@@ -1,4 +1,4 @@
-"""Drawing on a raster: lines, spots, discs, erosion and dilation."""
+"""Drawing on a raster: lines, spots, discs, erosion, dilation, and parts that a mask covers."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from pipeline.simulation.raster import STRIDE, discs, splat, spread, trace
+from pipeline.simulation.raster import STRIDE, covered, discs, splat, spread, trace
 
 SEEDS = st.integers(0, 2**32)
 
@@ -48,3 +48,27 @@ def test_spread_equals_scipys_erosion_and_dilation() -> None:
     cross = ndimage.generate_binary_structure(2, 1)
     np.testing.assert_array_equal(low, ndimage.grey_erosion(image, footprint=cross, mode="nearest"))
     np.testing.assert_array_equal(high, ndimage.grey_dilation(image, footprint=cross, mode="nearest"))
+
+
+@given(seed=SEEDS, positions=st.integers(1, 12), side=st.integers(1, 9))
+def test_a_part_is_covered_if_any_of_its_pixels_is_set(seed: int, positions: int, side: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((positions * side, positions * side)) < rng.choice([0, 0.01, 0.3, 1])
+    found = covered(mask, positions)
+    for row in range(positions):
+        for column in range(positions):
+            part = mask[row * side : (row + 1) * side, column * side : (column + 1) * side]
+            assert found[row, column] == part.any()
+
+
+@pytest.mark.parametrize(("size", "positions"), [(512, 48), (100, 12), (7, 5), (64, 63)])
+def test_a_pixel_across_two_parts_covers_both(size: int, positions: int) -> None:
+    rng = np.random.default_rng(0)
+    low, high = np.arange(positions) * size, np.arange(1, positions + 1) * size
+    pixel = np.arange(size) * positions
+    # In units of 1 / positions pixels: part k reaches from k * size to (k + 1) * size.
+    meet = (pixel < high[:, None]) & (pixel + positions > low[:, None])
+    for _ in range(3):
+        mask = rng.random((size, size)) < 1 / size
+        expected = (meet.astype(int) @ mask @ meet.T.astype(int)) > 0
+        np.testing.assert_array_equal(covered(mask, positions), expected)
