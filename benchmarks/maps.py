@@ -7,9 +7,9 @@ of each model (its first fold) is compared with this mask, for every label of ev
   Excitation Backprop", IJCV 2018). The chance level is the share of the image within 15 pixels of the mask.
 - auc: ROC AUC of the map's values as a classifier of the mask's pixels. The chance level is 0.5.
 
-It prints a table by model and kind, a table by label for the label-specific maps (Grad-CAM, occlusion), and a last line
-of JSON. Intervals are 95 % by bootstrap over antibodies. On simulated images the figures compare kinds of maps; they do
-not carry over to real images.
+It prints a table by model and kind, a table by label for the label-specific maps (query, gradient, occlusion), and a
+last line of JSON. Intervals are 95 % by bootstrap over antibodies. On simulated images the figures compare kinds of
+maps; they do not carry over to real images.
 """
 
 import argparse

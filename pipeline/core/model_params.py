@@ -33,9 +33,13 @@ class Augment(Section):
     zoom: float = Field(ge=1, description="Scale factor, drawn from 1/zoom to zoom.")
     shift: Share = Field(description="Maximum translation, as a share of the image side.")
     shear: float = Field(ge=0, lt=45, description="Maximum shear (degrees).")
-    gain: float = Field(ge=1, description="Brightness factor of each channel, drawn from 1/gain to gain.")
+    gain: float = Field(ge=1, description="Factor of each channel after normalisation, drawn from 1/gain to gain.")
     gamma: float = Field(ge=1, description="Gamma of each channel, drawn from 1/gamma to gamma.")
     noise: float = Field(ge=0, description="Maximum standard deviation of Gaussian noise, as a share of 255.")
+    drop_stains: Share = Field(
+        description="Share of images in which a random subset of the three reference stains is set to 0, so that the "
+        "model can predict samples that lack them. The protein is never dropped."
+    )
 
 
 class Focal(Section):
@@ -102,6 +106,10 @@ class NetworkModel(BackboneModel):
     kind: Literal["network"] = Field(description="Kind of model; each kind has its own keys.")
     head: Literal["pooled", "label_queries"] = Field(
         description="pooled: average and max pooling, linear layer. label_queries: one attention query per label."
+    )
+    pyramid: Count | None = Field(
+        description="label_queries: channels of a feature pyramid of the last three stages, in which queries find fine "
+        "and coarse positions; null: they see the last stage alone."
     )
     dropout: float = Field(ge=0, lt=1, description="Dropout before the last layer.")
     loss: dict[LossName, Positive] = Field(min_length=1, description="Weighted sum of losses, as {name: weight}.")

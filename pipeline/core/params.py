@@ -6,7 +6,7 @@ change a result.
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -37,7 +37,7 @@ from pipeline.core.model_params import (
 __all__ = [
     "KINDS", "Asymmetric", "Augment", "BackboneModel", "Blending", "Calibrating", "ClassicalModel", "Data", "Ensemble",
     "Focal", "Folds", "FrozenModel", "LossName", "Machine", "Model", "NetworkModel", "Pack", "Params", "Policy",
-    "Precision", "Repeat", "Score", "Section", "Simulation", "Tta", "View", "load",
+    "Precision", "Repeat", "Score", "Section", "Simulation", "Tta", "View", "WeightsProfile", "load", "load_as",
 ]  # fmt: skip
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -45,6 +45,7 @@ View = Literal["identity", "rot90", "rot180", "rot270", "flip", "flip_rot90", "f
 Policy = Literal["fixed", "global", "per_label", "counts", "expected"]
 Blending = Literal["probabilities", "logits", "ranks", "weights"]
 Calibrating = Literal["none", "temperature", "platt"]
+AnySection = TypeVar("AnySection", bound=Section)
 ModelSection = Annotated[Model, Field(discriminator="kind")]
 
 
@@ -200,6 +201,16 @@ class Params(Section):
                 raise ValueError(f"models.{name}.size is {model.size}, larger than pack.size {self.pack.size}")
         return self
 
+    @model_validator(mode="after")
+    def _dropped_stains_are_zero(self) -> "Params":
+        for name, model in self.models.items():
+            if isinstance(model, BackboneModel) and model.augment.drop_stains and model.normalise == "dataset":
+                raise ValueError(
+                    f"models.{name}.augment.drop_stains is {model.augment.drop_stains}, but normalise: dataset does "
+                    "not map dropped stains to 0: use normalise: image, or drop_stains: 0"
+                )
+        return self
+
     @property
     def networks(self) -> list[NetworkModel]:
         """The models that are trained by gradient descent.
@@ -213,6 +224,13 @@ class Params(Section):
         return found
 
 
+class WeightsProfile(Section):
+    """A profile of ``python -m pipeline train-weights``: the simulated fields, and the model that learns from them."""
+
+    fields: Simulation
+    model: NetworkModel
+
+
 def load(path: Path = Path("params.yaml")) -> Params:
     """Read and check the whole file, so that a typo in any section is reported at once and not hours later.
 
@@ -220,6 +238,11 @@ def load(path: Path = Path("params.yaml")) -> Params:
         InputError: the file is missing or not YAML, or a key is unknown, missing or of the wrong type;
             the message names every such key with what is allowed.
     """
+    return load_as(Params, path)
+
+
+def load_as(root: type[AnySection], path: Path) -> AnySection:
+    """Read a YAML file with the given sections, as ``load`` does."""
     try:
         # Parsed as DVC does: "1e-3" is a number, and merge keys (<<) are resolved.
         raw: Any = YAML(typ="safe").load(path)
@@ -229,9 +252,9 @@ def load(path: Path = Path("params.yaml")) -> Params:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     try:
         # In JSON mode, strict validation accepts lists as tuples and integers as floats, and converts nothing else.
-        return Params.model_validate_json(json.dumps(raw))
+        return root.model_validate_json(json.dumps(raw))
     except (TypeError, ValueError) as error:
-        problems = _problems(error) if isinstance(error, ValidationError) else [str(error)]
+        problems = _problems(root, error) if isinstance(error, ValidationError) else [str(error)]
         raise InputError(f"{path}: " + "; ".join(problems)) from None
 
 
@@ -244,11 +267,11 @@ def parse_model(text: str) -> Model:
     return TypeAdapter[Model](ModelSection).validate_json(text)
 
 
-def _problems(error: ValidationError) -> list[str]:
+def _problems(root: type[Section], error: ValidationError) -> list[str]:
     """One phrase per invalid key: its dotted name, what is wrong, and its value."""
     phrases = []
     for item in error.errors():
-        section, kind, path = _locate(item["loc"])
+        section, kind, path = _locate(root, item["loc"])
         key = ".".join(map(str, path))
         of_kind = f" for kind {kind}" if kind else ""
         message = item["msg"].removeprefix("Value error, ")
@@ -266,16 +289,16 @@ def _problems(error: ValidationError) -> list[str]:
     return phrases
 
 
-def _locate(loc: tuple[int | str, ...]) -> tuple[type[BaseModel], str, list[int | str]]:
+def _locate(root: type[Section], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], str, list[int | str]]:
     """The section that contains the error, the kind of model if it is a model's, and the key's path in the file."""
-    section: type[BaseModel] = Params
+    section: type[BaseModel] = root
     kind, path = "", list(loc)
     if loc[:1] == ("models",) and len(loc) > 2 and loc[2] in KINDS:
         kind = str(path.pop(2))  # pydantic adds the kind to the path, but it is not a key of the file
         section = KINDS[kind]
     elif loc[:1] == ("templates",) and len(loc) > 1 and loc[1] in KINDS:
         kind = str(loc[1])
-    for part in path[2:] if section is not Params else path:
+    for part in path[2:] if section is not root else path:
         field = section.model_fields.get(str(part))
         if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             section = field.annotation

@@ -1,6 +1,7 @@
 """Augmentation of training images: random transforms that keep the labels. The only module that uses albumentations."""
 
 import os
+from itertools import combinations
 from random import Random
 from typing import Any
 
@@ -23,6 +24,9 @@ NOISE_SPREAD = 32
 """Standard deviation of the stored noise in grey levels: its steps are fine, and 4 standard deviations fit in uint8."""
 NOISE_MARGIN = 256
 """Pixels by which the stored noise is larger than an image, so that there are 65,536 different crops."""
+
+SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(range(1, len(CHANNELS)), size)]
+"""The non-empty sets of reference stains, as tuples of channel indices; channel 0 is the protein."""
 
 SHARES = np.linspace(0, 1, 256)[:, None]
 """The pixel values 0 to 255 as fractions of 255, (256, 1)."""
@@ -79,23 +83,21 @@ class Move(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ships 
 
 
 class Stain(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ships no types
-    """Vary the staining of each channel: ``255 * gain * (value / 255) ** gamma``.
+    """Vary the contrast of each channel: ``255 * (value / 255) ** gamma``.
 
-    ``gain`` and ``gamma`` are drawn log-uniformly from 1/limit to limit, independently for each channel, because
-    exposure and antibody strength vary between plates, and independently between stains.
+    ``gamma`` is drawn log-uniformly from 1/limit to limit, independently for each channel, because exposure varies
+    between plates and stains. Brightness is varied after normalisation, which would cancel it
+    (``models.network.Normalise``).
     """
 
-    def __init__(self, gain: float, gamma: float) -> None:
+    def __init__(self, gamma: float) -> None:
         super().__init__(p=1.0)
-        self.gain = gain
         self.gamma = gamma
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Draw a look-up table (256, C) from old to new values."""
-        channels = params["shape"][2]
-        gain, gamma = np.array([[self.gain], [self.gamma]]) ** self.random_generator.uniform(-1, 1, (2, channels))
-        table = 255 * gain * SHARES**gamma
-        return {"table": np.minimum(table + 0.5, 255).astype(np.uint8)}
+        gamma = self.gamma ** self.random_generator.uniform(-1, 1, params["shape"][2])
+        return {"table": (255 * SHARES**gamma + 0.5).astype(np.uint8)}
 
     def apply(self, img: Image, table: npt.NDArray[np.uint8], **_: object) -> Image:
         """Apply the look-up table: (H, W, C) to the same shape."""
@@ -129,25 +131,39 @@ class Noise(A.ImageOnlyTransform):  # type: ignore[misc]
         return images.add(img, self.stored[top : top + height, left : left + width], share, into)
 
 
-class Augmentation:
-    """The augmentation of a model: (size, size, 4) uint8 to (side, side, 4), where ``side`` is ``crop * size``.
+class DropStains(A.ImageOnlyTransform):  # type: ignore[misc]
+    """Blank reference stains in a share ``p`` of the images, so that a model can predict samples that lack them.
 
-    Crops are not rescaled, so a network that is trained on crops can predict whole images.
+    The stains are one of the 7 non-empty subsets of nucleus, microtubules and endoplasmic reticulum, all equally
+    likely; the protein is kept. A blank channel is 0, and per-image normalisation (``models.network.Normalise``) maps
+    it to exactly 0 everywhere: this is how the network sees that a stain is absent, in training and in prediction.
+    """
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Draw the indices of the channels to blank."""
+        return {"absent": SUBSETS[self.random_generator.integers(len(SUBSETS))]}
+
+    def apply(self, img: Image, absent: tuple[int, ...], **_: object) -> Image:
+        """Blank the channels of (H, W, 4), in place."""
+        img[..., absent] = 0
+        return img
+
+
+class Appearance:
+    """Random changes of contrast, noise and stains, which leave every structure in its place: (side, side, 4) uint8.
 
     The result depends on image and seed only. Transforms are seeded for each sample, because the library's own
     generator would repeat its numbers in every worker and every epoch.
     """
 
-    def __init__(self, augment: params.Augment, size: int) -> None:
-        self.side = round(augment.crop * size)
-        self._transforms: list[A.ImageOnlyTransform] = [
-            Move(augment.warp, augment.zoom, augment.shift, augment.shear),
-            Stain(augment.gain, augment.gamma),
-        ]
-        if self.side < size:
-            self._transforms.insert(0, A.RandomCrop(self.side, self.side, p=1))
+    def __init__(self, augment: params.Augment, side: int) -> None:
+        self.side = side
+        self._transforms: list[A.ImageOnlyTransform] = [Stain(augment.gamma)]
         if augment.noise:
             self._transforms.append(Noise(augment.noise, self.side))
+        if augment.drop_stains:
+            # Last, because noise would add signal to a blank channel. In place, because Stain has made a copy.
+            self._transforms.append(DropStains(p=augment.drop_stains))
 
     def __call__(self, image: Image, seed: int, into: Image | None = None) -> Image:
         """Augment an image; the result is written to ``into`` if it is given."""
@@ -162,3 +178,16 @@ class Augmentation:
             return image
         into[:] = image
         return into
+
+
+class Augmentation(Appearance):
+    """The augmentation of a model: (size, size, 4) uint8 to (side, side, 4), where ``side`` is ``crop * size``.
+
+    Crops are not rescaled, so a network that is trained on crops can predict whole images.
+    """
+
+    def __init__(self, augment: params.Augment, size: int) -> None:
+        super().__init__(augment, round(augment.crop * size))
+        self._transforms.insert(0, Move(augment.warp, augment.zoom, augment.shift, augment.shear))
+        if self.side < size:
+            self._transforms.insert(0, A.RandomCrop(self.side, self.side, p=1))

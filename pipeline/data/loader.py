@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from mmap import mmap
 from typing import Any, Protocol
 
@@ -125,7 +124,7 @@ class Batches:
                 persistent_workers=True,
                 # The loader draws a number from its generator; its own one leaves torch's global generator unchanged.
                 generator=torch.Generator(),
-                worker_init_fn=partial(_init_worker, low_priority=not torch.cuda.is_available()),
+                worker_init_fn=init_worker,
             )
 
     def __len__(self) -> int:
@@ -212,12 +211,13 @@ def _empty_images(shape: Sequence[int]) -> Tensor:
     return torch.empty(tuple(shape), dtype=torch.uint8, pin_memory=torch.cuda.is_available())
 
 
-def _init_worker(_worker: int, *, low_priority: bool) -> None:
+def init_worker(_worker: int) -> None:
+    """Prepare a loader process: its parent handles signals, and computes first where both use the same cores."""
     # A signal to the process group must not stop workers before the training step is finished and saved.
     # Workers exit when their parent does, for any reason.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    if low_priority:
+    if not torch.cuda.is_available():
         # If the network computes on the same cores, its threads wait for the slowest of them, so a worker that delays
         # one delays all. Workers get enough time while these threads are idle.
         os.nice(19)

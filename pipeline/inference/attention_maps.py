@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from captum.attr import LayerGradCam, Occlusion
+from captum.attr import LayerGradientXActivation, Occlusion
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,18 +20,20 @@ MAP_SIZE = 96
 WINDOWS = 8
 """Windows per side that occlusion blackens one at a time."""
 
-LABEL_MAPS = ("grad_cam", "occlusion")
-"""Kinds of map that are specific to a label; every model has exactly one of them."""
+LABEL_MAPS = ("query", "gradient", "occlusion")
+"""Kinds of map that are specific to a label, best first; every model has at least one of them."""
 
 
 def label_maps(model: AnyModel, images: Tensor, labels: Tensor, size: int) -> dict[str, Tensor]:
     """Compute every kind of map that a model has, for one label of each image.
 
-    - ``grad_cam`` (networks): the positions of the last stage that increase the label's logit (Selvaraju et al.,
-      "Grad-CAM", ICCV 2017). The contribution of earlier stages to a kernel head is not included.
+    - ``gradient`` (networks): the positions that increase the label's logit, as gradient times activation, summed over
+      channels (Draelos and Carin, "Use HiResCAM instead of Grad-CAM", arXiv 2011.08891), in the finest level of the
+      pyramid (H / 8), or without a pyramid in the stage before the last (H / 16), because the last one is too coarse
+      for an organelle.
     - ``gate_1`` to ``gate_4`` (``attention`` spatial or cbam): CBAM's spatial gate in the last block of each stage, the
       same for every label.
-    - ``query`` (``head`` label_queries): the attention of the label's query.
+    - ``query`` (``head`` label_queries): the attention of the label's query, with a pyramid at its finest level.
     - ``occlusion`` (hand-crafted features, which have no gradient): the decrease of the logit when a window of the
       protein channel is blackened (Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV
       2014).
@@ -56,12 +58,12 @@ def label_maps(model: AnyModel, images: Tensor, labels: Tensor, size: int) -> di
 
 def _of_network(network: Network, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     with _gates(network) as gates, torch.no_grad():
-        features = network.feature_map(images)
-    maps = {"grad_cam": _grad_cam(network, images, labels)}
+        levels = network.levels(images)
+    maps = {"gradient": _gradient(network, images, labels)}
     maps |= {f"gate_{stage}": gate[:, 0] for stage, gate in sorted(gates.items())}
     if network.queries is not None:
         with torch.no_grad():
-            maps["query"] = network.queries.maps(features)[torch.arange(len(labels)), labels]
+            maps["query"] = network.queries.maps(levels)[torch.arange(len(labels)), labels]
     return maps
 
 
@@ -80,11 +82,11 @@ def _occlusion(model: FeatureForest, images: Tensor, labels: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(found[:, 0].relu().float(), WINDOWS)
 
 
-def _grad_cam(network: Network, images: Tensor, labels: Tensor) -> Tensor:
-    """(B, h, w), non-negative, at the size of the last stage."""
-    cam = LayerGradCam(network, network.backbone.layer4)
-    found: Tensor = cam.attribute(images, target=labels, relu_attributions=True)  # B, 1, h, w
-    return found[:, 0].detach()
+def _gradient(network: Network, images: Tensor, labels: Tensor) -> Tensor:
+    """(B, h, w), non-negative, at the size of the stage or level."""
+    layer = network.backbone.layer3 if network.pyramid is None else network.pyramid.smooth[0]
+    found: Tensor = LayerGradientXActivation(network, layer).attribute(images, target=labels)  # B, C, h, w
+    return found.sum(dim=1).relu().detach()
 
 
 @contextmanager

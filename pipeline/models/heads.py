@@ -1,7 +1,7 @@
 """Heads from feature maps to 28 logits: attention with label queries, and kernel ridge regression in closed form."""
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,6 @@ from pipeline.core.labels import LABELS
 
 HEADS = 4
 """Attention heads of the label queries."""
-TEMPERATURE = 10_000
-"""Ratio of the largest to the smallest frequency of the position encoding, approximately."""
 
 RIDGE = 0.1
 """Added to the kernel matrix's diagonal. On real images, values from 0.03 to 1 give about the same score."""
@@ -29,22 +27,54 @@ EMPTY = 1e-12
 """Lower limit of variances, which keeps the gradient of their square root finite."""
 
 
-class LabelQueries(nn.Module):
-    """One learned query per label attends to the positions of a feature map.
+class Pyramid(nn.Module):
+    """Feature pyramid: maps of the last stages with the same channels, each with the next coarser stage added.
 
-    ``K = V = LayerNorm(x) + position``, ``found = MultiHead(Q = labels, K, V)``,
-    ``logit[l] = weight[l] · found[l] + bias[l]``. The attention map of a label is its attention to the positions,
-    averaged over the four heads; its values are not negative and add up to 1.
+    ``P[i] = smooth(lateral(C[i]) + enlarge(lateral(C[i + 1])))`` with 1x1 lateral and 3x3 smoothing convolutions and
+    enlargement by the nearest position. The last stage sees what is around, the finer ones where it is.
 
-    Sources: Liu et al., "Query2Label", arXiv 2107.10834 (labels as queries), without its self-attention between
-    labels and its feed-forward layers; Carion et al., "DETR", ECCV 2020 (sines of both axes as positions).
+    Source: Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017, which adds all coarser stages and
+    not the next one alone.
     """
 
-    def __init__(self, channels: int, dropout: float) -> None:
+    def __init__(self, inputs: Sequence[int], channels: int) -> None:
         """Initialise random weights.
 
         Args:
-            channels: number of channels of the feature map, a multiple of 4.
+            inputs: channels of the stages, finest first.
+            channels: channels of every level.
+        """
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in inputs)
+        self.smooth = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in inputs)
+
+    def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        """Feature maps (B, C_i, H_i, W_i), finest first, to as many levels (B, channels, H_i, W_i)."""
+        own = [lateral(stage) for lateral, stage in zip(self.lateral, stages, strict=True)]
+        sums = [level + F.interpolate(coarser, level.shape[-2:]) for level, coarser in pairwise(own)]
+        return [smooth(level) for smooth, level in zip(self.smooth, [*sums, own[-1]], strict=True)]
+
+
+class LabelQueries(nn.Module):
+    """One learned query per label attends to the positions of one or more feature maps.
+
+    ``K = V = LayerNorm(x) + level``, ``found = MultiHead(Q = labels, K, V)``,
+    ``logit[l] = weight[l] · found[l] + bias[l]``, in float32 also under autocast, because bfloat16 has only three
+    significant digits and would make the logits of many samples equal. The attention map of a label is its attention
+    to the positions, averaged over the four heads; its values are not negative and add up to 1.
+
+    Positions are not encoded: a field of view has no preferred place or orientation.
+
+    Source: Liu et al., "Query2Label", arXiv 2107.10834 (labels as queries), without its self-attention between labels,
+    its feed-forward layers and its position encoding.
+    """
+
+    def __init__(self, channels: int, levels: int, dropout: float) -> None:
+        """Initialise random weights.
+
+        Args:
+            channels: number of channels of the feature maps, a multiple of 4.
+            levels: number of feature maps.
             dropout: dropout rate of the attended features.
 
         Raises:
@@ -53,34 +83,64 @@ class LabelQueries(nn.Module):
         super().__init__()
         if channels % HEADS:
             raise InputError(
-                f"params.yaml: head label_queries: the last stage needs a multiple of {HEADS} channels, not {channels}"
+                f"params.yaml: head label_queries: its features need a multiple of {HEADS} channels, not {channels}"
             )
         self.norm = nn.LayerNorm(channels)
+        self.level = nn.Parameter(torch.zeros(levels, channels))
         self.queries = nn.Parameter(torch.randn(len(LABELS), channels) * channels**-0.5)
         self.attend = nn.MultiheadAttention(channels, HEADS, batch_first=True)
         self.dropout = nn.Dropout(dropout)
         self.weight = nn.Parameter(torch.randn(len(LABELS), channels) * channels**-0.5)
         self.bias = nn.Parameter(torch.zeros(len(LABELS)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to logits (B, 28)."""
-        found, _ = self._attend(x, need_weights=False)  # B, 28, C
-        logits: Tensor = (self.dropout(found) * self.weight).sum(dim=-1) + self.bias
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Feature maps (B, C, H_i, W_i) to logits (B, 28)."""
+        with torch.autocast(levels[0].device.type, enabled=False):
+            found, _ = self._attend(levels, need_weights=False)  # B, 28, C
+            logits: Tensor = (self.dropout(found) * self.weight).sum(dim=-1) + self.bias
         return logits
 
-    def maps(self, x: Tensor) -> Tensor:
-        """Attention maps of the labels: (B, C, H, W) to (B, 28, H, W), each adding up to 1."""
-        _, weights = self._attend(x, need_weights=True)  # B, 28, HW
-        assert weights is not None  # for the type checker: they were requested
-        return weights.reshape(*weights.shape[:2], *x.shape[-2:])
+    def maps(self, levels: Sequence[Tensor]) -> Tensor:
+        """Attention maps of the labels, at the finest level: (B, 28, H_0, W_0), each adding up to 1.
 
-    def _attend(self, x: Tensor, *, need_weights: bool) -> tuple[Tensor, Tensor | None]:
-        batch, channels, height, width = x.shape
-        places = self.norm(x.flatten(2).transpose(1, 2))  # B, HW, C
-        places = places + positions(height, width, channels).to(places)
-        queries = self.queries.expand(batch, -1, -1)  # B, 28, C
-        found: tuple[Tensor, Tensor | None] = self.attend(queries, places, places, need_weights=need_weights)
+        The attention to a position of a coarser level is distributed evenly over the positions it covers.
+        """
+        with torch.autocast(levels[0].device.type, enabled=False):
+            _, weights = self._attend(levels, need_weights=True)  # B, 28, positions
+        assert weights is not None  # for the type checker: they were requested
+        height, width = levels[0].shape[-2:]
+        parts = torch.split(weights, [level.shape[-2:].numel() for level in levels], dim=-1)
+        total = torch.zeros(*weights.shape[:2], height, width, device=weights.device)
+        for part, level in zip(parts, levels, strict=True):
+            share = part.reshape(*part.shape[:2], *level.shape[-2:])
+            fine = F.interpolate(share, (height, width))
+            total += fine * (part.sum(-1) / fine.sum((-2, -1)).clamp_min(EMPTY))[..., None, None]
+        return total
+
+    def position_logits(self, levels: Sequence[Tensor]) -> Tensor:
+        """The logits if every query attended to a single position of the finest level: (B, 28, H_0, W_0).
+
+        The logits of ``forward`` are means of these over all positions of all levels, weighted by each head's
+        attention. They can be trained directly where it is known which positions show a label.
+        """
+        height, width = levels[0].shape[-2:]
+        with torch.autocast(levels[0].device.type, enabled=False):
+            places = self._places(levels[0], 0)
+            values = F.linear(places, self.attend.in_proj_weight.chunk(3)[2], self.attend.in_proj_bias.chunk(3)[2])
+            project = self.attend.out_proj
+            logits = F.linear(values, self.weight @ project.weight, self.weight @ project.bias + self.bias)
+        return logits.transpose(1, 2).reshape(len(logits), -1, height, width)
+
+    def _attend(self, levels: Sequence[Tensor], *, need_weights: bool) -> tuple[Tensor, Tensor | None]:
+        every = torch.cat([self._places(level, number) for number, level in enumerate(levels)], dim=1)
+        queries = self.queries.expand(len(every), -1, -1)  # B, 28, C
+        found: tuple[Tensor, Tensor | None] = self.attend(queries, every, every, need_weights=need_weights)
         return found
+
+    def _places(self, level: Tensor, number: int) -> Tensor:
+        """A feature map (B, C, H, W) as keys and values, (B, H W, C)."""
+        places: Tensor = self.norm(level.float().flatten(2).transpose(1, 2)) + self.level[number]
+        return places
 
 
 class KernelHead(nn.Module):
@@ -165,19 +225,6 @@ class KernelHead(nn.Module):
             self.points = self.points.new_empty(samples, self.points.shape[1])
             self.weight = self.weight.new_empty(samples, len(LABELS))
         super()._load_from_state_dict(state_dict, prefix, *others)
-
-
-def positions(height: int, width: int, channels: int) -> Tensor:
-    """Sinusoidal position encoding, (H * W, C), row by row: half of the channels encode the row, half the column.
-
-    Coordinates are scaled to 0 .. 2 pi for maps of any size, so that weights can be used with images of other sizes.
-    """
-    quarter = channels // 4
-    rates = torch.exp(-math.log(TEMPERATURE) * torch.arange(quarter) / quarter)  # C/4
-    rows, columns = ((torch.arange(n) + 0.5) / n * 2 * math.pi for n in (height, width))
-    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)  # H, W, 2
-    angles = grid[..., None] * rates  # H, W, 2, C/4
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).reshape(height * width, channels)
 
 
 def pool_stages(stages: Iterable[Tensor]) -> Tensor:

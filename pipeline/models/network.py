@@ -1,7 +1,7 @@
 """The network: a timm ResNet with attention, from uint8 images to 28 logits. The only module that uses timm."""
 
 from contextlib import AbstractContextManager
-from typing import Any, TypeGuard
+from typing import Any
 
 import timm
 import torch
@@ -13,13 +13,13 @@ from pipeline.core import hardware, params
 from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS, LABELS
 from pipeline.models.attention import gate_layer, insert_attention
-from pipeline.models.heads import POOLINGS, KernelHead, LabelQueries, pool_stages
+from pipeline.models.heads import POOLINGS, KernelHead, LabelQueries, Pyramid, pool_stages
 
 MIN_STD = 4 / 255
 """Lower limit of a channel's standard deviation, so that the noise of empty channels is not amplified."""
 
 STAGES = 3
-"""Number of last stages of the backbone whose features the kernel head uses."""
+"""Number of last stages of the backbone whose features the kernel head and the pyramid use."""
 
 
 class Normalise(nn.Module):
@@ -27,14 +27,18 @@ class Normalise(nn.Module):
 
     ``image`` uses the statistics of each image, which cancels differences in exposure between training and test
     images. ``dataset`` uses fixed statistics, which are stored with the weights.
+
+    In training mode, each channel of each image is then multiplied by a random factor, drawn log-uniformly from
+    1/``gain`` to ``gain``: before normalisation by image, it would have no effect.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, gain: float) -> None:
         super().__init__()
         self.per_image = mode == "image"
+        self.gain = gain
         self.register_buffer("mean", torch.zeros(len(CHANNELS)))
         self.register_buffer("std", torch.ones(len(CHANNELS)))
 
@@ -46,7 +50,10 @@ class Normalise(nn.Module):
             std = var.sqrt()
         else:
             mean, std = self.mean[:, None, None], self.std[:, None, None]
-        return (x - mean) / std.clamp_min(MIN_STD)
+        scale = 1 / std.clamp_min(MIN_STD)
+        if self.training and self.gain > 1:
+            scale = scale * self.gain ** (2 * torch.rand(*x.shape[:2], 1, 1, device=x.device) - 1)
+        return (x - mean) * scale
 
 
 class Network(nn.Module):
@@ -64,10 +71,15 @@ class Network(nn.Module):
             InputError: ``backbone`` is not a ResNet of timm, or its channels do not fit attention or head.
         """
         super().__init__()
-        self.normalise = Normalise(model.normalise)
+        self.normalise = Normalise(model.normalise, model.augment.gain)
         self.backbone = _backbone(model)
-        self.queries = LabelQueries(self.backbone.num_features, model.dropout) if _has_queries(model) else None
-        widths: Any = [stage["num_chs"] for stage in self.backbone.feature_info[-STAGES:]]
+        widths: list[Any] = [stage["num_chs"] for stage in self.backbone.feature_info[-STAGES:]]
+        self.pyramid = self.queries = None
+        if isinstance(model, params.NetworkModel) and model.head == "label_queries":
+            if model.pyramid:
+                self.pyramid = Pyramid(widths, model.pyramid)
+            levels, channels = (STAGES, model.pyramid) if model.pyramid else (1, widths[-1])
+            self.queries = LabelQueries(channels, levels, model.dropout)
         self.kernel = KernelHead(POOLINGS * sum(widths)) if isinstance(model, params.FrozenModel) else None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -75,14 +87,26 @@ class Network(nn.Module):
         if self.kernel is not None:
             found: Tensor = self.kernel(self.head_features(images))
             return found
-        x = self.feature_map(images)
-        logits: Tensor = self.backbone.forward_head(x) if self.queries is None else self.queries(x)
+        levels = self.levels(images)
+        if self.queries is not None:
+            logits: Tensor = self.queries(levels)
+        else:
+            pooled = self.backbone.forward_head(levels[-1], pre_logits=True)
+            with torch.autocast(pooled.device.type, enabled=False):  # see LabelQueries
+                logits = self.backbone.get_classifier()(pooled.float())
         return logits
 
-    def feature_map(self, images: Tensor) -> Tensor:
-        """(B, 4, H, W) uint8 to the feature map of the last stage, (B, C, H / 32, W / 32)."""
-        features: Tensor = self.backbone.forward_features(self._normalised(images))
-        return features
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """(B, 4, H, W) uint8 to the feature maps that the head reads, finest first.
+
+        With a pyramid, its levels, (B, pyramid, H / 8, W / 8) to (B, pyramid, H / 32, W / 32); otherwise the last
+        stage's map alone, (B, C, H / 32, W / 32).
+        """
+        if self.pyramid is None:
+            return [self.backbone.forward_features(self._normalised(images))]
+        _, stages = self.backbone.forward_intermediates(self._normalised(images), indices=STAGES)
+        found: list[Tensor] = self.pyramid(stages)
+        return found
 
     def head_features(self, images: Tensor) -> Tensor:
         """(B, 4, H, W) uint8 to the input of the kernel head: pooled feature maps of the last three stages, (B, F)."""
@@ -152,10 +176,6 @@ def hub_weights(backbone: str) -> dict[str, Tensor]:
             f"params.yaml: pretrained: true needs the weights of {backbone} from the hub, which cannot be downloaded "
             f"({type(error).__name__}): connect to the network, or name a file in pretrained"
         ) from None
-
-
-def _has_queries(model: params.BackboneModel) -> TypeGuard[params.NetworkModel]:
-    return isinstance(model, params.NetworkModel) and model.head == "label_queries"
 
 
 def _backbone(model: params.BackboneModel) -> ResNet:

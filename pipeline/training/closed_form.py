@@ -15,7 +15,7 @@ from pipeline.models.checkpoint import AnyModel
 from pipeline.models.classical import FeatureForest, ForestHead
 from pipeline.models.heads import KernelHead
 from pipeline.models.losses import binary_cross_entropy
-from pipeline.models.network import autocast
+from pipeline.models.network import Network, autocast
 from pipeline.training.history import Epoch, ThroughputMeter
 from pipeline.training.loop import OnEpoch
 
@@ -67,12 +67,16 @@ def fit_closed_form(
     batches, unseen = Batches(training, draws, workers), ordered_batches(held_out, machine.predict_batch, workers)
     meter, seen = ThroughputMeter(), list[Tensor]()
     with closing_workers(batches, unseen), count("features", total=total, unit="images") as bar:
+        if isinstance(model, Network):
+            model.normalise.train()  # for its random gain
+            torch.manual_seed(recipe.seed)
         for copy in range(copies):
             draws.epoch = copy
             for images, _ in meter.measured(batches):
                 with autocast(recipe.precision):
                     seen.append(model.head_features(images.to(hardware.device(), non_blocking=True)).cpu())
                 bar.update(len(images))
+        model.eval()
         features, targets = torch.cat(seen), training.targets.repeat(copies, 1)
         if not features.isfinite().all():
             raise InputError("the model's features are not finite: are its pretrained weights damaged?")

@@ -70,7 +70,7 @@ def fit(
     steps, images = max(len(batches) // recipe.accumulate, 1), recipe.batch_size * recipe.accumulate
     learner = Learner(network, training.targets.mean(dim=0), recipe, steps, world)
     run = TrainingRun(learner, states, machine.save_minutes)
-    _resume(run, on_epoch)
+    resume(run, on_epoch)
     with world.explain_lost_process():
         world.barrier()  # nothing new is saved before every process has loaded the same state
     progress = count("training", total=recipe.epochs * steps * images, unit="images", shown=world.is_main)
@@ -241,7 +241,7 @@ def accumulated(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def _resume(run: TrainingRun, on_epoch: OnEpoch) -> None:
+def resume(run: TrainingRun, on_epoch: OnEpoch) -> None:
     """Resume from the newest state, if there is one, and report its epochs again."""
     if run.resume() and run.learner.world.is_main:
         for figures, predicted in run.evaluated:

@@ -62,9 +62,9 @@ def test_bugs_keep_their_traceback() -> None:
 @pytest.mark.parametrize(
     ("read", "flags", "message"),
     [
-        (entry.model_and_fold, ["--model", "none", "--fold", "0"], r"--model none\b.*resnet10-cbam-96"),
-        (entry.model_and_fold, ["--model", "resnet10-cbam-96", "--fold", "7"], r"--fold 7\b.*0, 1, 2"),
-        (entry.model_name, ["--model", "none"], r"--model none\b.*resnet10-cbam-96"),
+        (entry.model_and_fold, ["--model", "none", "--fold", "0"], r"--model none\b.*cbam-384"),
+        (entry.model_and_fold, ["--model", "cbam-384", "--fold", "7"], r"--fold 7\b.*0, 1, 2"),
+        (entry.model_name, ["--model", "none"], r"--model none\b.*cbam-384"),
         (entry.source_name, ["--source", "none"], r"--source none\b.*sample"),
     ],
 )

@@ -10,12 +10,13 @@ import torch
 from albumentations.augmentations.geometric.functional import create_affine_transformation_matrix
 
 from pipeline.core import params
-from pipeline.data.augment import Augmentation, Move, affine
+from pipeline.data.augment import Appearance, Augmentation, Move, affine
 from pipeline.inference.probabilities import VIEWS
+from pipeline.models.network import Normalise
 from pipeline.sources.images import turn, warp
 from tests.fixtures.models import TINY
 
-OFF = params.Augment(crop=1, warp=1, zoom=1, shift=0, shear=0, gain=1, gamma=1, noise=0)
+OFF = params.Augment(crop=1, warp=1, zoom=1, shift=0, shear=0, gain=1, gamma=1, noise=0, drop_stains=0)
 
 
 def image(size: int = 48) -> npt.NDArray[np.uint8]:
@@ -38,21 +39,32 @@ def test_the_last_change_is_written_where_it_is_told_to() -> None:
     np.testing.assert_array_equal(slot, change(image(), 7))
 
 
-@pytest.mark.parametrize("part", [{"gain": 1.5}, {"gamma": 1.5}, {"noise": 0.1}, {"zoom": 2.0}, {"shift": 0.3}])
+@pytest.mark.parametrize("part", [{"gamma": 1.5}, {"noise": 0.1}, {"zoom": 2.0}, {"shift": 0.3}])
 def test_each_part_changes_the_image(part: dict[str, float]) -> None:
     plain, changed = Augmentation(OFF, 48)(image(), 3), Augmentation(OFF.model_copy(update=part), 48)(image(), 3)
     assert not np.array_equal(plain, changed)
 
 
 def test_stain_varies_channels_independently_and_keeps_black_black() -> None:
-    change = Augmentation(OFF.model_copy(update={"gain": 1.5}), 32)
+    change = Augmentation(OFF.model_copy(update={"gamma": 1.5}), 32)
     flat = np.full((32, 32, 4), 100, np.uint8)
     for seed in range(20):
         values = change(flat, seed)[16, 16].astype(float)
         assert len(set(values)) > 1
-        assert (values >= 100 / 1.5 - 1).all()
-        assert (values <= 150 + 1).all()
+        assert (values >= 255 * (100 / 255) ** 1.5 - 1).all()
+        assert (values <= 255 * (100 / 255) ** (1 / 1.5) + 1).all()
     assert change(np.zeros_like(flat), 0).max() == 0
+    assert change(np.full_like(flat, 255), 0).min() == 255
+
+
+def test_appearance_leaves_every_structure_in_its_place() -> None:
+    change = Appearance(OFF.model_copy(update={"zoom": 2.0, "shift": 0.3, "gamma": 1.5}), 48)
+    for seed in range(5):
+        found = change(image(), seed)
+        assert not np.array_equal(found, image())
+        for channel in range(4):
+            by_value = found[..., channel].ravel()[np.argsort(image()[..., channel], axis=None)]
+            assert (np.diff(by_value.astype(int)) >= 0).all()  # brighter pixels stay brighter
 
 
 def test_a_crop_is_a_window_at_the_same_scale() -> None:
@@ -142,3 +154,49 @@ def test_half_the_images_are_mirrored_and_none_is_stretched_beyond_the_zoom() ->
     assert mirrored == pytest.approx(0.5, abs=0.1)
     stretches = np.linalg.svd(draws, compute_uv=False)
     assert (stretches.min(), stretches.max()) == (pytest.approx(0.8, abs=0.01), pytest.approx(1.25, abs=0.01))
+
+
+def with_drops(share: float, **changes: float) -> Augmentation:
+    return Augmentation(TINY.augment.model_copy(update={"drop_stains": share, **changes}), 48)
+
+
+@pytest.mark.parametrize("changes", [{}, {"crop": 0.5}, {"noise": 0}])
+def test_dropping_stains_blanks_reference_stains_and_changes_nothing_else(changes: dict[str, float]) -> None:
+    complete, dropping = with_drops(0, **changes), with_drops(1, **changes)
+    for seed in range(50):
+        expected, found = complete(image(), seed), dropping(image(), seed)
+        kept = found.max(axis=(0, 1)) > 0
+        assert kept[0]
+        assert not kept.all()
+        np.testing.assert_array_equal(found[..., kept], expected[..., kept])
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 1])
+def test_a_share_of_images_lacks_stains_and_every_subset_is_as_likely(share: float) -> None:
+    dropping, count = with_drops(share), 2100
+    images = (dropping(image(8), seed) for seed in range(count))
+    seen = Counter(tuple((found.max(axis=(0, 1)) > 0).tolist()) for found in images)
+    complete = seen.pop((True, True, True, True), 0)
+    assert 1 - complete / count == pytest.approx(share, abs=0.04)
+    assert len(seen) == (7 if share else 0)
+    expected = share * count / 7  # binomial; a standard deviation is about its root
+    assert all(abs(times - expected) < 4 * expected**0.5 for times in seen.values())
+
+
+def test_stains_are_dropped_from_the_result_and_not_from_the_image_given() -> None:
+    off, given = OFF.model_copy(update={"drop_stains": 1, "warp": 0}), image()
+    change, slot = Augmentation(off, 48), np.empty((48, 48, 4), np.uint8)
+    for seed in range(8):
+        assert change(given, seed, slot) is slot
+        np.testing.assert_array_equal(slot, change(given, seed))
+        assert slot.max(axis=(0, 1)).min() == 0
+    np.testing.assert_array_equal(given, image())
+
+
+def test_a_dropped_stain_is_exactly_zero_after_normalisation_and_no_other_channel_is() -> None:
+    dropped = torch.from_numpy(with_drops(1)(image(), 3)).permute(2, 0, 1)[None]
+    absent = (dropped[0] == 0).flatten(1).all(dim=1)
+    assert absent.any()
+    normalised = Normalise("image", gain=1)(dropped)[0]
+    assert (normalised[absent] == 0).all()
+    assert (normalised[~absent].std(dim=(1, 2)) > 0.9).all()

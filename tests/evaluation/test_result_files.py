@@ -28,7 +28,7 @@ def test_maps_come_back_as_they_were_and_unfit_ones_are_refused(
     drawn = AttentionMaps(
         np.array(["a", "b", "a"]),
         np.array([0, 0, 7]),
-        np.array(["Grad-CAM", "CBAM"]),
+        np.array(["gradient", "CBAM"]),
         np.random.default_rng(0).integers(0, 256, (3, 2, 4, 5), dtype=np.uint8),
     )
     drawn.save("one")

@@ -1,4 +1,4 @@
-"""Maps: Grad-CAM against its definition, gates and queries as the network used them, all at the asked size."""
+"""Maps: gradients against their definition, gates and queries as the network used them, all at the asked size."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SIZE = 96
 GATES = [f"gate_{stage}" for stage in (1, 2, 3, 4)]
 
 
-def network(model: params.BackboneModel = TINY, **changes: str) -> Network:
+def network(model: params.BackboneModel = TINY, **changes: str | int) -> Network:
     torch.manual_seed(0)
     return Network(model.model_copy(update=changes)).eval()
 
@@ -24,25 +24,40 @@ def images(count: int = 2) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, 4, 64, 64), dtype=np.uint8))
 
 
-def test_grad_cam_is_the_rectified_sum_of_features_by_their_mean_gradients() -> None:
-    net, labels = network(), torch.tensor([3, 21])
-    features = net.feature_map(images()).requires_grad_()
-    logits = net.backbone.forward_head(features)
-    (gradient,) = torch.autograd.grad(logits[torch.arange(2), labels].sum(), features)
-    cam = (features * gradient.mean(dim=(2, 3), keepdim=True)).sum(dim=1, keepdim=True).relu()
-    expected = F.interpolate(cam, (SIZE, SIZE), mode="bilinear")[:, 0]
+def test_gradient_is_the_rectified_sum_of_activations_times_gradients() -> None:
+    net, labels = network(head="label_queries", pyramid=8), torch.tensor([3, 21])
+    assert net.queries is not None
+    levels = [level.detach().requires_grad_() for level in net.levels(images())]
+    logits = net.queries(levels)
+    (gradient,) = torch.autograd.grad(logits[torch.arange(2), labels].sum(), levels[0])
+    expected = (levels[0] * gradient).sum(dim=1, keepdim=True).relu()
+    expected = F.interpolate(expected, (SIZE, SIZE), mode="bilinear")[:, 0]
     assert (expected.amax(dim=(1, 2)) > 0).any()
     expected = expected / expected.amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)
-    torch.testing.assert_close(label_maps(net, images(), labels, SIZE)["grad_cam"], expected.detach())
+    torch.testing.assert_close(label_maps(net, images(), labels, SIZE)["gradient"], expected.detach())
+
+
+def test_without_a_pyramid_the_gradient_is_taken_in_the_stage_before_the_last() -> None:
+    net, labels, kept = network(), torch.tensor([3, 21]), []
+    hook = net.backbone.get_submodule("layer3").register_forward_hook(
+        lambda _module, _inputs, output: kept.append(output)
+    )
+    logits = net(images())
+    hook.remove()
+    (gradient,) = torch.autograd.grad(logits[torch.arange(2), labels].sum(), kept[0])
+    expected = (kept[0] * gradient).sum(dim=1, keepdim=True).relu()
+    expected = F.interpolate(expected, (SIZE, SIZE), mode="bilinear")[:, 0]
+    expected = expected / expected.amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)
+    torch.testing.assert_close(label_maps(net, images(), labels, SIZE)["gradient"], expected.detach())
 
 
 @pytest.mark.parametrize(
     ("model", "changes", "expected"),
     [
-        (TINY, {"attention": "none"}, {"grad_cam"}),
-        (TINY, {}, {"grad_cam", *GATES}),
-        (TINY, {"head": "label_queries"}, {"grad_cam", "query", *GATES}),
-        (FROZEN, {}, {"grad_cam", *GATES}),
+        (TINY, {"attention": "none"}, {"gradient"}),
+        (TINY, {}, {"gradient", *GATES}),
+        (TINY, {"head": "label_queries"}, {"gradient", "query", *GATES}),
+        (FROZEN, {}, {"gradient", *GATES}),
     ],
     ids=["no attention", "cbam", "label queries", "frozen"],
 )
@@ -78,7 +93,7 @@ def test_query_maps_are_the_labels_own() -> None:
     net = network(head="label_queries")
     assert net.queries is not None
     labels = torch.tensor([5, 9])
-    expected = net.queries.maps(net.feature_map(images()))[torch.arange(2), labels]
+    expected = net.queries.maps(net.levels(images()))[torch.arange(2), labels]
     expected = F.interpolate(expected[:, None], (SIZE, SIZE), mode="bilinear")[:, 0].detach()
     found = label_maps(net, images(), labels, SIZE)["query"]
     torch.testing.assert_close(found, expected / expected.amax(dim=(1, 2), keepdim=True))
@@ -89,4 +104,4 @@ def test_a_map_of_nothing_is_zero_everywhere() -> None:
     with torch.no_grad():
         classifier = net.backbone.get_classifier()
         classifier.weight.zero_()
-    assert label_maps(net, images(), torch.tensor([0, 1]), SIZE)["grad_cam"].max() == 0
+    assert label_maps(net, images(), torch.tensor([0, 1]), SIZE)["gradient"].max() == 0

@@ -19,6 +19,7 @@ from pipeline.models import checkpoint
 from pipeline.models.heads import KNOTS, RIDGE, KernelHead, pool_stages
 from pipeline.models.network import Network
 from pipeline.models.pretrained import start_from_weights
+from pipeline.models.provenance import Provenance
 from tests.fixtures.models import FROZEN, TINY
 
 
@@ -177,7 +178,7 @@ def test_the_logit_is_that_of_the_solution_and_never_infinite() -> None:
 
 def test_a_file_brings_the_fit_back(tmp_path: Path) -> None:
     network = fitted_network()
-    checkpoint.save(tmp_path / "fold-0.safetensors", network, FROZEN)
+    checkpoint.save(tmp_path / "fold-0.safetensors", network, FROZEN, Provenance())
     again, recipe = checkpoint.load(tmp_path / "fold-0.safetensors")
     assert recipe == FROZEN
     with torch.no_grad():
@@ -189,7 +190,7 @@ def test_a_file_brings_the_fit_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", [TINY, FROZEN], ids=lambda model: model.kind)
 def test_another_network_starts_from_its_file_without_the_fit(tmp_path: Path, model: params.BackboneModel) -> None:
     path = tmp_path / "fold-0.safetensors"
-    checkpoint.save(path, fitted_network(), FROZEN)
+    checkpoint.save(path, fitted_network(), FROZEN, Provenance())
     torch.manual_seed(1)
     other = Network(model)
     start_from_weights(other, model.model_copy(update={"pretrained": str(path)}))
@@ -214,7 +215,7 @@ def test_a_fit_of_other_shapes_is_refused(tmp_path: Path, damage: dict[str, Tens
     assert network.kernel is not None
     for name, value in damage.items():
         setattr(network.kernel, name, value)
-    checkpoint.save(path, network, FROZEN)
+    checkpoint.save(path, network, FROZEN, Provenance())
     with pytest.raises(InputError, match="do not fit this version's models"):
         checkpoint.load(path)
 
@@ -243,7 +244,7 @@ def test_weights_of_a_network_that_is_not_the_same_as_it_is_are_refused(
     tmp_path: Path, trained: dict[str, str], frozen: dict[str, str], message: str
 ) -> None:
     path, first = tmp_path / "fold-0.safetensors", TINY.model_copy(update=trained)
-    checkpoint.save(path, Network(first), first)
+    checkpoint.save(path, Network(first), first, Provenance())
     model = FROZEN.model_copy(update={"pretrained": str(path), **frozen})
     with pytest.raises(InputError, match=message) if message else contextlib.nullcontext():
         start_from_weights(Network(model), model)

@@ -1,5 +1,7 @@
 """The network: uint8 images in, 28 logits out; normalisation and initialisation."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -45,7 +47,7 @@ def test_the_first_predictions_are_the_label_frequencies() -> None:
 
 
 def test_per_image_normalisation_cancels_exposure_and_offset_but_not_noise() -> None:
-    normalise = Normalise("image")
+    normalise = Normalise("image", gain=1)
     batch = images() // 4 + 20
     torch.testing.assert_close(normalise(batch), normalise(batch * 2 - 10), rtol=1e-5, atol=1e-5)
     out = normalise(batch)
@@ -56,11 +58,62 @@ def test_per_image_normalisation_cancels_exposure_and_offset_but_not_noise() -> 
 
 
 def test_dataset_normalisation_uses_the_stored_statistics() -> None:
-    normalise = Normalise("dataset")
+    normalise = Normalise("dataset", gain=1)
     normalise.mean.copy_(torch.tensor([0.1, 0.2, 0.3, 0.4]))
     normalise.std.copy_(torch.tensor([0.5, 0.5, 0.25, 0.25]))
     out = normalise(torch.full((1, 4, 2, 2), 255, dtype=torch.uint8))
     torch.testing.assert_close(out[0, :, 0, 0], torch.tensor([1.8, 1.6, 2.8, 2.4]))
+
+
+def drawn_gain(normalise: Normalise, batch: torch.Tensor, seed: int) -> torch.Tensor:
+    """The factor of each channel of each image in training, (B, 4) float64; fails if it is not the same everywhere."""
+    torch.manual_seed(seed)
+    found, plain = normalise.train()(batch).double(), normalise.eval()(batch).double()
+    factors: torch.Tensor = (found * plain).sum((2, 3)) / plain.square().sum((2, 3))
+    torch.testing.assert_close(found, factors[..., None, None] * plain, rtol=1e-5, atol=1e-5)
+    return factors
+
+
+@pytest.mark.parametrize("mode", ["image", "dataset"])
+def test_gain_multiplies_each_channel_of_each_image_in_training_alone(mode: str) -> None:
+    normalise, batch = Normalise(mode, gain=1.5), images(500, size=4)
+    assert torch.equal(normalise.eval()(batch), Normalise(mode, gain=1).train()(batch))
+    found = drawn_gain(normalise, batch, seed=0)
+    assert found.min() >= 1 / 1.5 - 1e-5
+    assert found.max() <= 1.5 + 1e-5
+    # Log-uniform, and drawn anew for each: sorted, 2000 of them are close to their expected values.
+    spread = (found.log() / math.log(1.5)).flatten().sort().values
+    torch.testing.assert_close(spread, torch.linspace(-1, 1, 2000).double(), rtol=0, atol=0.08)
+    assert torch.corrcoef(found.T).sub(torch.eye(4)).abs().max() < 0.15
+    torch.testing.assert_close(drawn_gain(normalise, batch, seed=0), found, rtol=0, atol=0)
+    assert not torch.isclose(drawn_gain(normalise, batch, seed=1), found).all(dim=1).any()
+
+
+def test_gain_keeps_an_absent_stain_exactly_zero() -> None:
+    batch = images()
+    batch[0, 2], batch[1, 1:] = 0, 0
+    found = Normalise("image", gain=2).train()(batch)
+    assert torch.equal((found == 0).flatten(2).all(dim=2), (batch == 0).flatten(2).all(dim=2))
+
+
+def test_a_network_varies_the_gain_in_training_and_not_when_it_predicts() -> None:
+    model = TINY.model_copy(update={"dropout": 0.0, "attention": "none"})
+    torch.manual_seed(0)
+    network = Network(model).eval()
+    assert torch.equal(network(images()), network(images()))
+    network.normalise.train()
+    assert not torch.equal(network(images()), network(images()))
+    network.normalise.gain = 1
+    assert torch.equal(network(images()), network(images()))
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_levels_are_those_of_the_pyramid_at_strides_of_8_to_32(size: int) -> None:
+    network = Network(TINY.model_copy(update={"head": "label_queries", "pyramid": 12})).eval()
+    levels = network.levels(images(size=size))
+    assert [level.shape for level in levels] == [(2, 12, size // stride, size // stride) for stride in (8, 16, 32)]
+    assert network.queries is not None
+    assert torch.equal(network(images(size=size)), network.queries(levels))
 
 
 @pytest.mark.parametrize("backbone", ["resnet999", "vit_tiny_patch16_224", "efficientnet_b0"])

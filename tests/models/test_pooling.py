@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.models.pooling import pool_positions, scale_and_pool_channels, scale_positions
+from pipeline.models.pooling import (
+    highest_by_pooling,
+    highest_by_reduction,
+    pool_positions,
+    scale_and_pool_channels,
+    scale_positions,
+)
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
@@ -29,6 +35,13 @@ def assert_same_gradients(ours: tuple[Tensor, ...], plain: tuple[Tensor, ...], i
 def test_pooling_positions(layout: torch.memory_format) -> None:
     x = feature_map(layout)
     assert_same_gradients(pool_positions(x), (x * 1, x.mean((2, 3)), x.amax((2, 3))), (x,))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_both_ways_to_the_highest_position_agree(layout: torch.memory_format) -> None:
+    x = feature_map(layout).detach()
+    for found in zip(highest_by_pooling(x), highest_by_reduction(x), strict=True):
+        torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

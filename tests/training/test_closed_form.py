@@ -19,9 +19,11 @@ from tests.fixtures.models import FROZEN
 from tests.training.test_loop import MACHINE, two_patterns
 
 
-def run(model: params.FrozenModel = FROZEN, **machine: Any) -> tuple[Network, list[Epoch], npt.NDArray[np.float32]]:
+def run(
+    model: params.FrozenModel = FROZEN, *, augmented: bool = True, **machine: Any
+) -> tuple[Network, list[Epoch], npt.NDArray[np.float32]]:
     training, held_out = two_patterns(32), two_patterns(16)
-    training.augmentation = Augmentation(model.augment, 32)
+    training.augmentation = Augmentation(model.augment, 32) if augmented else None
     torch.manual_seed(model.seed)
     epochs, held = list[Epoch](), list[npt.NDArray[np.float32]]()
 
@@ -31,6 +33,7 @@ def run(model: params.FrozenModel = FROZEN, **machine: Any) -> tuple[Network, li
         return 0.0
 
     network = Network(model)
+    torch.seed()  # the fit may not depend on the state of torch's generator
     fit_closed_form(network, training, held_out, model, MACHINE.model_copy(update=machine), on_epoch)
     batch, _ = held_out.batch([(0, position, 0) for position in range(16)])
     again = probabilities(network, [(batch, held_out.targets)], precision="fp32")
@@ -57,6 +60,20 @@ def test_each_copy_of_a_sample_is_augmented_differently() -> None:
     points = network.kernel.points
     assert len(points) == FROZEN.copies * 32
     assert torch.cdist(points, points).fill_diagonal_(1).min() > 1e-3
+
+
+@pytest.mark.parametrize("gain", [1, 1.5])
+def test_the_network_varies_the_gain_of_each_copy(gain: float) -> None:
+    model = FROZEN.model_copy(update={"copies": 2, "augment": FROZEN.augment.model_copy(update={"gain": gain})})
+    network, _, _ = run(model, augmented=False)
+    again, _, _ = run(model, augmented=False)
+    assert network.kernel is not None
+    assert again.kernel is not None
+    assert torch.equal(network.kernel.points, again.kernel.points)
+    assert not network.normalise.training
+    first, second = network.kernel.points.chunk(2)
+    differences = (first - second).norm(dim=1)
+    assert differences.min() > 1e-3 if gain > 1 else differences.max() == 0
 
 
 def test_neither_workers_nor_the_size_of_predicted_batches_make_a_difference() -> None:

@@ -16,6 +16,7 @@ from pipeline.core import params, paths
 from pipeline.core.errors import InputError
 from pipeline.models import checkpoint
 from pipeline.models.network import Network
+from pipeline.models.provenance import Provenance
 from pipeline.training import distributed
 from pipeline.training.distributed import SINGLE_PROCESS, World, join
 from tests.fixtures.models import CLASSICAL, FROZEN, TINY
@@ -63,7 +64,7 @@ def test_a_closed_form_takes_one_process_of_two(
     settings["machine"]["devices"] = 2
     YAML(typ="safe").dump(settings, Path("params.yaml"))
     write_run()
-    checkpoint.save(Path("own.safetensors"), Network(TINY), TINY)
+    checkpoint.save(Path("own.safetensors"), Network(TINY), TINY, Provenance())
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pipeline.stages.train", "--model", "tiny", "--fold", "0"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)

@@ -22,7 +22,8 @@ from pipeline.training.saved_states import SavedStates
 from tests.fixtures.models import TINY
 from tests.training.test_loop import MACHINE, SignalAtDraw, two_patterns
 
-RECIPE = TINY.model_copy(update={"dropout": 0.0, "epochs": 3})
+# Every process draws dropout and gain for its own images.
+RECIPE = TINY.model_copy(update={"dropout": 0.0, "epochs": 3, "augment": TINY.augment.model_copy(update={"gain": 1})})
 HELD_OUT = 17
 
 

@@ -36,7 +36,7 @@ CHOICES = (
 PAIRS = 10
 """Pairs of confused labels that are listed."""
 
-SHOWN = {"grad_cam": "Grad-CAM", "query": "the label's query", "occlusion": "occlusion"}
+SHOWN = {"query": "attention of the label's query", "gradient": "gradient", "occlusion": "occlusion"}
 """Kinds of map that are specific to a label, and their names."""
 
 
