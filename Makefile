@@ -6,12 +6,17 @@ BIN := .venv/bin
 export DVC_NO_ANALYTICS := true
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: repro train-parallel test lint check
+.PHONY: repro weights train-parallel test lint check
 
 repro: .venv/run.stamp
 	$(BIN)/python -m pipeline params --check
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 	$(BIN)/python -m pipeline summary
+
+# Train the weights in weights/ again, from nothing: about two hours on two cores, and 12 GB of disk meanwhile.
+PROFILE ?= weights/cells.yaml
+weights: .venv/run.stamp
+	$(BIN)/python -m pipeline train-weights $(PROFILE)
 
 # Stale train and tta jobs in parallel on Ray: one per GPU, or one per CPUS cores if there is none.
 CPUS ?= 1

@@ -12,6 +12,7 @@ COMMANDS = {
     "compare": "is one run better than another? Paired comparison of two folders or git revisions",
     "predict": "predict the locations in new images with trained models",
     "train-parallel": "train the stale models and folds side by side on Ray, one per GPU",
+    "train-weights": "train weights on simulated fields, to start from (make weights)",
     "params": "explain and check the parameters in params.yaml",
 }
 """A line of help for each command. Its module in ``pipeline/commands/`` is imported only when it is called."""

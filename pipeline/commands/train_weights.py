@@ -1,0 +1,102 @@
+"""Train weights on simulated fields, for other models to start from: ``python -m pipeline train-weights PROFILE``.
+
+Draws the fields of the profile into ``.resume/weights/``, trains its model on their windows and positions
+(``training/dense.py``), scores it on held-out fields of other antibodies, and writes PROFILE with the suffix
+``.safetensors`` (weights) and ``.csv`` (learning curve). Interrupted at any moment, the same command goes on where it
+stopped, and the weights are the same bytes.
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.core import code_digest, hardware, params, paths
+from pipeline.core.labels import target_matrix
+from pipeline.core.progress import say
+from pipeline.data.loader import Batch
+from pipeline.models import checkpoint
+from pipeline.models.losses import objective
+from pipeline.models.network import Network
+from pipeline.models.provenance import Provenance
+from pipeline.simulation.competition import plan
+from pipeline.simulation.competition_archive import targets
+from pipeline.simulation.field_store import Shard, draw_fields, folder_of
+from pipeline.training import history
+from pipeline.training.dense import fit_fields
+from pipeline.training.history import Epoch, EpochScores
+from pipeline.training.saved_states import SavedStates, fingerprint
+from pipeline.training.windows import Windows
+
+PREDICT_BATCH = 16
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Draw the fields, train, score and write the weights."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline train-weights",
+        description="Train weights on simulated fields, for other models to start from (pretrained in params.yaml).",
+    )
+    parser.add_argument("profile", nargs="?", type=Path, default=Path("weights/cells.yaml"), help="(%(default)s)")
+    parser.add_argument("--keep-fields", action="store_true", help="keep the drawn fields for another training")
+    parsed = parser.parse_args(arguments)
+    profile = params.load_as(params.WeightsProfile, parsed.profile)
+    recipe = profile.model
+    machine = params.Machine(workers="auto", predict_batch=PREDICT_BATCH, devices=1, save_minutes=5, tensorboard=False)
+    entries = plan(profile.fields)
+    parts = {split: [entry for entry in entries if entry.split == split] for split in ("train", "test")}
+    drawn = folder_of(profile.fields, recipe.size)
+    shards = {
+        split: draw_fields(drawn / split, part, profile.fields, recipe.size, hardware.workers(machine.workers))
+        for split, part in parts.items()
+    }
+    truth = {split: target_matrix(targets(part)["Target"]) for split, part in parts.items()}
+
+    torch.manual_seed(recipe.seed)
+    network = Network(recipe)
+    prior = torch.from_numpy(truth["train"].mean(axis=0, dtype=np.float32))
+    network.initialise(prior, *channel_statistics(shards["train"]))
+    rows: list[EpochScores] = []
+    loss = objective(recipe, prior)
+
+    def on_epoch(epoch: Epoch, probabilities: npt.NDArray[np.float32]) -> float:
+        rows.append(history.score_epoch(epoch, probabilities, truth["test"] > 0, prior.numpy(), loss))
+        say(history.log_line(rows[-1], recipe.epochs))
+        return rows[-1].held_out_loss
+
+    training = Windows([shard.images for shard in shards["train"]], [shard.bits for shard in shards["train"]], recipe)
+    code = code_digest.of_module("pipeline.commands.train_weights")
+    run = fingerprint(f"{profile.model_dump_json()} {code}", [])
+    states = SavedStates(paths.RESUME / "weights" / parsed.profile.stem, run)
+    network = fit_fields(network, training, prior, batches_of(shards["test"]), recipe, machine, on_epoch, states)
+    checkpoint.save(
+        parsed.profile.with_suffix(".safetensors"),
+        network,
+        recipe,
+        Provenance.of_ids(entry.id for entry in parts["train"]),
+        half=True,
+    )
+    with paths.replacing(parsed.profile.with_suffix(".csv")) as temporary:
+        history.table(rows).to_csv(temporary, index=False)
+    states.remove_job()
+    if not parsed.keep_fields:
+        shutil.rmtree(drawn)
+
+
+def channel_statistics(shards: Sequence[Shard]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each channel over the first shard, as fractions of 255, (4,) each."""
+    pixels = shards[0].images.reshape(-1, shards[0].images.shape[-1]) / np.float32(255)
+    return torch.from_numpy(pixels.mean(axis=0)), torch.from_numpy(pixels.std(axis=0))
+
+
+def batches_of(shards: Sequence[Shard]) -> list[Batch]:
+    """Whole fields in batches, without targets, which are not needed for predictions."""
+    return [
+        (torch.from_numpy(np.array(shard.images[start : start + PREDICT_BATCH])).permute(0, 3, 1, 2), torch.empty(0))
+        for shard in shards
+        for start in range(0, len(shard.images), PREDICT_BATCH)
+    ]
