@@ -1,26 +1,24 @@
-"""Controlled comparison of attention types: ``python -m benchmarks.comparison [RUN ...] [--out FILE.md]``.
+"""Attention blocks and heads compared at the scale of the weights that ship: ``python -m benchmarks.comparison``.
 
-A RUN is the folder of a finished ``dvc repro`` (default: this folder); its folds and packed images are used. Every
-combination of attention and head is trained on every fold with several seeds. All share one recipe and number of
-steps: the first network of the run's params.yaml, made small and trained from scratch. Decisions are cross-fitted as in
-the run.
+Every combination of attention and head is trained from random weights, with several seeds, on windows of the same
+simulated fields (those of the profile of the weights), and judged on simulated fields of other antibodies and, with
+``--real FOLDER``, on real fields (a folder as for benchmarks.real_fields). All combinations share one recipe, number of
+steps and order of windows; the loss is that of the labels in the window, because a pooled head has no logits by
+position.
 
-Scores are macro-F1 over the labels that occur, on the held-out samples of all seeds together. Intervals are a
-bootstrap over antibodies; the difference to no attention with the same head uses the same resamples. Training steps are
-timed in interleaved rounds. On the simulated competition, the attention maps of the first seed and fold are scored as
-well (benchmarks.maps).
+A score is the mean over labels of the average precision (and of the ROC AUC), averaged over the seeds. Intervals are
+95 % by a bootstrap over antibodies (real fields: over fields) and over seeds at once; the difference to no attention
+with the same head uses the same resamples.
 
-It prints a table for each run, and a last line of JSON; ``--out`` writes the tables as Markdown.
+Trainings take hours. Each keeps its predictions in ``.resume/comparison/``, and an interrupted one resumes, so the same
+command can be stopped and started as often as needed. The tables are of the trainings finished so far, after each seed;
+``--out`` writes them as Markdown. The last line is JSON.
 """
 
 import argparse
-import contextlib
 import itertools
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,224 +26,208 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from benchmarks.attention import step
-from benchmarks.interleaved import measure, ratio_of_medians, report
-from benchmarks.maps import score_sample
-from pipeline.core import params
+from benchmarks.interleaved import report
+from benchmarks.real_fields import BATCH, label_mean, ranking, read_truth, scored_labels
+from pipeline.core import code_digest, hardware, params, paths
+from pipeline.core.entry import run_main
 from pipeline.core.labels import target_matrix
-from pipeline.core.progress import say, track
-from pipeline.data.augment import Augmentation
-from pipeline.data.fold_table import read_folds
-from pipeline.data.loader import Samples
-from pipeline.evaluation.decision_rule import cross_fit, fit_rule
-from pipeline.evaluation.intervals import difference
+from pipeline.core.paths import replacing
+from pipeline.core.progress import say
 from pipeline.evaluation.metrics import Bools, Floats
-from pipeline.evaluation.score_tables import summarise
+from pipeline.inference.new_images import batches, open_places
+from pipeline.inference.probabilities import VIEWS, probabilities
 from pipeline.models.network import Network
-from pipeline.simulation.competition import plan
-from pipeline.simulation.competition_archive import in_order
-from pipeline.sources.packed_array import channel_statistics, open_images, read_index
+from pipeline.simulation.competition import Entry, plan
+from pipeline.simulation.competition_archive import targets
+from pipeline.simulation.field_store import Shard, draw_fields, folder_of
+from pipeline.sources.images import shrink_quickly
+from pipeline.training.dense import fit_fields
 from pipeline.training.history import Epoch
-from pipeline.training.loop import fit
-from pipeline.training.saved_states import SavedStates
+from pipeline.training.saved_states import SavedStates, fingerprint
+from pipeline.training.windows import Windows
 
-ATTENTION = ("none", "channel", "cbam", "nonlocal", "self")
+ATTENTION = ("none", "channel", "spatial", "cbam", "nonlocal", "self")
 HEADS = ("pooled", "label_queries")
-WIDTHS = (16, 32, 64, 128)
-SIMULATED = "sample"
-ROUNDS = 9
+KEPT = paths.RESUME / "comparison"
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+MACHINE = params.Machine(workers="auto", predict_batch=BATCH, devices=1, save_minutes=5, tensorboard=False)
 
-Name = tuple[str, str]
+Images = npt.NDArray[np.uint8]
+Configuration = tuple[str, str]
 """Attention and head."""
 
 
 @dataclass(frozen=True)
-class ComparisonJob:
-    """One training of the comparison.
+class Judge:
+    """Samples that no network has seen.
 
     Attributes:
-        recipe: the model.
-        fold: the held-out fold.
-        maps: simulated test samples on which its attention maps are scored; 0 for none.
+        name: title of the table.
+        images: (N, S, S, 4) at the networks' size.
+        truth: (N, 28).
+        groups: (N,) what is resampled as a whole.
+        views: test-time augmentation.
     """
 
-    recipe: params.NetworkModel
-    fold: int
-    maps: int
+    name: str
+    images: Images
+    truth: Bools
+    groups: npt.NDArray[np.str_]
+    views: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Trained:
-    """The result of a job: held-out probabilities (n, 28), and the mean ROC AUC of each kind of attention map."""
+class Fields:
+    """What the networks learn from: shards of windows' fields, and the share of the fields with each label (28,)."""
 
-    held_out: npt.NDArray[np.float32]
-    aucs: dict[str, float]
-
-
-def small(base: params.NetworkModel, size: int, steps: int, samples: int) -> params.NetworkModel:
-    """Shrink a recipe, without pretrained weights; its epochs amount to about ``steps`` steps."""
-    batches = max(samples // base.batch_size, 1)
-    epochs = max(round(steps / batches), 1)
-    update = {"widths": WIDTHS, "backbone": "resnet10t", "size": size, "pretrained": False}
-    return base.model_copy(update={**update, "epochs": epochs, "evaluate_every": epochs})
+    shards: list[Shard]
+    prior: torch.Tensor
 
 
-def train(job: ComparisonJob) -> Trained:
-    """Train one network, on one core."""
-    torch.set_num_threads(1)
-    recipe, table = job.recipe, read_folds()
-    images = {source: open_images(source) for source in table["source"].unique()}
-    rest, held_out = table[table["fold"] != job.fold], table[table["fold"] == job.fold]
-    training = Samples(
-        rest, images, recipe.size, augmentation=Augmentation(recipe.augment, recipe.size), seed=recipe.seed
-    )
+def draw(profile: params.WeightsProfile, count: int) -> tuple[Fields, Judge]:
+    """Draw the first ``count`` training fields of the profile, and its held-out fields, unless they are there."""
+    size = profile.model.size
+    folder, workers = folder_of(profile.fields, size), hardware.workers(MACHINE.workers)
+    entries = plan(profile.fields)
+    train = [entry for entry in entries if entry.split == "train"][:count]
+    test = [entry for entry in entries if entry.split == "test"]
+    shards = draw_fields(folder / "train", train, profile.fields, size, workers)
+    unseen = draw_fields(folder / "test", test, profile.fields, size, workers)
+    prior = torch.from_numpy(_truth(train).mean(axis=0, dtype=np.float32))
+    groups = np.array([entry.group for entry in test])
+    images = np.concatenate([shard.images for shard in unseen])
+    return Fields(shards, prior), Judge("simulated fields", images, _truth(test), groups, ("identity",))
+
+
+def read_real(folder: Path, size: int) -> Judge:
+    """Read real fields; each is its own group, because their antibodies are unknown."""
+    with open_places([folder]) as archive:
+        ids, truth = read_truth(archive)
+        images = np.concatenate([part for _, part in batches(archive, ids, max(size, 512), BATCH)])
+    small = np.stack([shrink_quickly(image, size) for image in images])
+    return Judge("real fields", small, truth, np.array(ids), tuple(VIEWS))
+
+
+def train(recipe: params.NetworkModel, fields: Fields, name: str, run: str) -> Network:
+    """Train one network from random weights."""
     torch.manual_seed(recipe.seed)
     network = Network(recipe)
-    mean, std = channel_statistics(rest)
-    network.initialise(training.targets.mean(dim=0), torch.from_numpy(mean), torch.from_numpy(std))
-    predictions: list[npt.NDArray[np.float32]] = []
+    network.initialise(fields.prior, torch.zeros(4), torch.ones(4))
+    windows = Windows([shard.images for shard in fields.shards], [shard.bits for shard in fields.shards], recipe)
 
-    def keep(epoch: Epoch, probabilities: npt.NDArray[np.float32]) -> float:
-        predictions.append(probabilities)
-        say(f"{recipe.attention}, {recipe.head}, seed {recipe.seed}, fold {job.fold}: loss {epoch.train_loss:.4f}")
+    def on_epoch(epoch: Epoch, _predicted: Floats) -> float:
+        say(f"{name}: loss {epoch.train_loss:.4f}, {epoch.images_per_second:.0f} windows/s")
         return epoch.train_loss
 
-    machine = params.Machine(workers=0, predict_batch=64, devices="auto", save_minutes=60, tensorboard=False)
-    with tempfile.TemporaryDirectory() as folder:
-        states = SavedStates(Path(folder) / "job", "run")
-        network = fit(network, training, Samples(held_out, images, recipe.size), recipe, machine, keep, states)
-    return Trained(predictions[-1], score_maps(network, recipe.size, job.maps) if job.maps else {})
+    states = SavedStates(KEPT / "states" / name, run)
+    return fit_fields(network, windows, fields.prior, [], recipe, MACHINE, on_epoch, states, dense_weight=0)
 
 
-def score_maps(network: Network, size: int, samples: int) -> dict[str, float]:
-    """Mean ROC AUC of each kind of attention map on simulated test samples; chance is 0.5."""
-    settings = params.load().sample
-    index, images = read_index(SIMULATED), open_images(SIMULATED)
-    rows = dict(zip(index["id"], index["row"].tolist(), strict=True))
-    entries = [entry for entry in plan(settings) if entry.split == "test"][:samples]
-    scores = [
-        score
-        for entry in entries
-        for score in score_sample({"": (network, size)}, images[rows[entry.id]], entry, settings)
-    ]
-    table = pd.DataFrame({"kind": [score.kind for score in scores], "auc": [score.auc for score in scores]})
-    return {str(kind): float(auc) for kind, auc in table.groupby("kind")["auc"].mean().items()}
+def predictions(recipe: params.NetworkModel, fields: Fields, judges: Sequence[Judge], name: str) -> dict[str, Floats]:
+    """Probabilities (N, 28) for each judge, of a network trained now or earlier."""
+    code = "".join(map(code_digest.of_module, ("pipeline.training.dense", "pipeline.simulation.field_store")))
+    run = fingerprint(f"{recipe.model_dump_json()} {len(fields.shards)} {code}", [])
+    path = KEPT / f"{name}-{run}.npz"
+    if path.exists():
+        with np.load(path) as kept:
+            found = {judge.name: kept[judge.name] for judge in judges if judge.name in kept}
+        if len(found) == len(judges):
+            return found
+    network = train(recipe, fields, name, run)
+    found = {}
+    for judge in judges:
+        parts = np.split(judge.images, range(BATCH, len(judge.images), BATCH))
+        batched = [(torch.from_numpy(part).permute(0, 3, 1, 2), torch.empty(0)) for part in parts]
+        found[judge.name] = probabilities(network, batched, views=judge.views, precision=recipe.precision)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **found)
+    SavedStates(KEPT / "states" / name, run).remove_job()
+    return found
 
 
-def row(
-    name: Name,
-    decisions: Bools,
-    plain: Bools,
-    truth: Bools,
-    groups: npt.NDArray[np.str_],
-    score: params.Score,
-) -> dict[str, object]:
-    """Scores of one configuration.
+def score_seeds(judge: Judge, by_seed: Sequence[Floats], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Mean AUC and mean average precision of each seed in each weighting of the samples (R, N): (2, R, seeds)."""
+    labels = scored_labels(judge.truth)
 
-    Args:
-        name: attention and head.
-        decisions: (seeds * N, 28), the decisions of all seeds, one seed after the other.
-        plain: (seeds * N, 28), the same without attention.
-        truth: (seeds * N, 28).
-        groups: (seeds * N,), the antibodies.
-        score: resamples and confidence level of the intervals.
-    """
-    figures = summarise(decisions, truth, groups, score)
-    change, _ = difference(plain, decisions, truth, groups, score)
-    # `difference` averages over all labels; this factor turns it into an average over the labels that occur.
-    scale = truth.shape[1] / figures["labels_present"]
-    ends = (figures[f"macro_f1_present{end}"] for end in ("", "_low", "_high"))
-    low, high = scale * change.low, scale * change.high
-    return {
-        "attention": name[0],
-        "head": name[1],
-        "macro-F1": "{:.3f} ({:.3f} to {:.3f})".format(*ends),
-        "difference to none": f"{scale * change.estimate:+.3f} ({low:+.3f} to {high:+.3f})",
-    }
+    def of_seed(probabilities: Floats) -> npt.NDArray[np.float64]:
+        by_label = [ranking(judge.truth[:, label], probabilities[:, label], weights) for label in labels]
+        return np.stack([label_mean(scores) for scores in np.stack(by_label, axis=-1)])
+
+    return np.stack([of_seed(probabilities) for probabilities in by_seed], axis=-1)
 
 
-def time_steps(recipes: dict[Name, params.NetworkModel]) -> dict[Name, float]:
-    """Median time of a training step, relative to no attention with the same head."""
-    torch.set_num_threads(1)
-    relative: dict[Name, float] = {}
-    for head in HEADS:
-        own = {name: recipe for name, recipe in recipes.items() if name[1] == head}
-        cases = {
-            name[0]: step(Network(recipe), recipe.size, recipe.batch_size, bf16=False) for name, recipe in own.items()
-        }
-        seconds = measure(cases, ROUNDS)
-        relative |= {name: ratio_of_medians(seconds, name[0], "none") for name in own}
-    return relative
+def tabulate(judge: Judge, kept: dict[Configuration, list[Floats]]) -> pd.DataFrame:
+    """A row per configuration: its scores, and their differences to no attention with the same head."""
+    rng = np.random.default_rng(0)
+    names, group = np.unique(judge.groups, return_inverse=True)
+    drawn = rng.integers(len(names), size=(RESAMPLES, len(names)))
+    counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
+    weights = np.concatenate([np.ones((1, len(group))), counts[:, group]])
+    rows, plain = [], dict[str, npt.NDArray[np.float64]]()
+    for (attention, head), by_seed in kept.items():
+        seeds = np.random.default_rng(1).integers(len(by_seed), size=(RESAMPLES, len(by_seed)))
+        scores = score_seeds(judge, by_seed, weights)  # 2, 1 + R, seeds
+        chosen = np.concatenate([np.arange(len(by_seed))[None], seeds])
+        means = np.take_along_axis(scores, chosen[None].repeat(2, axis=0), axis=2).mean(axis=2)  # 2, 1 + R
+        row = {"attention": attention, "head": head, "seeds": len(by_seed)}
+        row |= {name: interval(of, ".3f") for name, of in zip(("mean AUC", "mean AP"), means, strict=True)}
+        plain.setdefault(head, means)
+        rows.append(row | {"AP, difference to none": interval((means - plain[head])[1], "+.3f")})
+    return pd.DataFrame(rows)
 
 
-def compare(attention: Sequence[str], size: int, steps: int, seeds: int, maps: int) -> pd.DataFrame:
-    """Train and score each attention ("none" must come first) with each head on the run in the working folder."""
-    settings, table = params.load(), read_folds()
-    folds, truth = table["fold"].to_numpy(), target_matrix(table["target"])
-    ids = np.unique(folds).tolist()
-    base = small(settings.networks[0], size, steps, len(table) * (len(ids) - 1) // len(ids))
-    names = list(itertools.product(attention, HEADS))
-    recipes = {name: base.model_copy(update={"attention": name[0], "head": name[1]}) for name in names}
-    simulated = settings.data.sources[0] == SIMULATED
-    jobs = [
-        ComparisonJob(
-            recipes[name].model_copy(update={"seed": seed}), fold, maps if simulated and seed == fold == 0 else 0
-        )
-        for name, seed, fold in itertools.product(names, range(seeds), ids)
-    ]
-    # A generator: its workers start only after the steps have been timed.
-    trained = iter(track(in_order(train, jobs, os.cpu_count() or 1), "compare", total=len(jobs), unit="networks"))
-    speed = time_steps(recipes)
-    groups = np.tile(table["group"].to_numpy(dtype=np.str_), seeds)
-    rows, plain = [], dict[str, Bools]()
-    for name, recipe in recipes.items():
-        by_seed, aucs = [], dict[str, float]()
-        for _ in range(seeds):
-            members: Floats = np.zeros((1, *truth.shape), dtype=np.float32)
-            for fold in ids:
-                one = next(trained)
-                members[0, folds == fold] = one.held_out
-                aucs |= one.aucs
-            by_seed.append(cross_fit(members, truth, folds, partial(fit_rule, settings=settings.ensemble)).decisions)
-        decisions = np.concatenate(by_seed)
-        plain.setdefault(name[1], decisions)
-        figures = row(name, decisions, plain[name[1]], np.tile(truth, (seeds, 1)), groups, settings.score)
-        figures["parameters, thousands"] = round(sum(weight.numel() for weight in Network(recipe).parameters()) / 1e3)
-        figures["relative step time"] = f"{speed[name]:.2f}"
-        rows.append(figures | {f"{kind} AUC": f"{auc:.3f}" for kind, auc in aucs.items()})
-    return pd.DataFrame(rows).fillna("")
+def interval(scores: npt.NDArray[np.float64], style: str) -> str:
+    """A score and its percentile interval as text, from (1 + R,): the score, then that of each resample."""
+    ends = np.nanquantile(scores[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    value, low, high = (format(number, style) for number in (scores[0], *ends))
+    return f"{value} ({low} to {high})"
 
 
 def main(
-    runs: list[Path], attention: Sequence[str], size: int, steps: int, seeds: int, maps: int, out: Path | None
+    profile: Path, fields: int, epochs: int, seeds: int, attention: Sequence[str], real: Path | None, out: Path | None
 ) -> None:
-    """Compare on each run, print the tables, and write them."""
-    tables = {}
-    for run in runs:
-        with contextlib.chdir(run):
-            sources, folds = params.load().data.sources, read_folds()
-            title = f"{' and '.join(sources)}: {len(folds)} samples, {seeds} seeds, {steps} steps at {size} px"
-            tables[title] = compare(attention, size, steps, seeds, maps)
-        report(tables[title], {"run": sources[0], "configurations": len(tables[title]), "samples": len(folds)})
-    if out:
-        text = "\n".join(f"## {title}\n\n{table.to_markdown(index=False)}\n" for title, table in tables.items())
-        out.write_text(text, encoding="utf-8")
+    """Train what is missing, seed by seed, and print and write the tables after each; arguments as in the command."""
+    settings = params.load_as(params.WeightsProfile, profile)
+    learned, simulated = draw(settings, fields)
+    judges = [simulated] + ([read_real(real, settings.model.size)] if real else [])
+    kinds: list[Configuration] = [*itertools.product(dict.fromkeys(("none", *attention)), HEADS)]
+    kept: dict[Configuration, list[Floats]]
+    by_judge: dict[str, dict[Configuration, list[Floats]]] = {
+        judge.name: {kind: [] for kind in kinds} for judge in judges
+    }
+    for seed in range(seeds):
+        for kind, head in kinds:
+            update = {"attention": kind, "head": head, "seed": seed, "epochs": epochs, "evaluate_every": epochs}
+            recipe = settings.model.model_copy(update=update)
+            found = predictions(recipe, learned, judges, f"{kind}-{head}-{seed}")
+            for judge in judges:
+                by_judge[judge.name][kind, head].append(found[judge.name])
+        sections = []
+        for judge in judges:
+            kept = by_judge[judge.name]
+            table = tabulate(judge, kept)
+            sections.append(f"## {judge.name}: n = {len(judge.truth)}\n\n{table.to_markdown(index=False)}\n")
+            report(table, {"judge": judge.name, "n": len(judge.truth), "seeds": seed + 1, "fields": fields})
+        if out:
+            with replacing(out) as temporary:
+                temporary.write_text("\n".join(sections), encoding="utf-8")
+
+
+def _truth(entries: Sequence[Entry]) -> Bools:
+    return target_matrix(targets(entries)["Target"])
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "runs", type=Path, nargs="*", default=[Path()], help="folders of finished runs (default: this one)"
-    )
-    others = [kind for kind in ATTENTION if kind != "none"]
-    parser.add_argument("--attention", nargs="+", choices=others, default=others, help="types to compare with none")
-    parser.add_argument("--size", type=int, default=64, help="size that the networks see (pixels)")
-    parser.add_argument("--steps", type=int, default=240, help="training steps (default: %(default)s)")
+    parser.add_argument("--profile", type=Path, default=Path("weights/cells.yaml"), help="(default: %(default)s)")
+    parser.add_argument("--fields", type=int, default=4000, help="training fields (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=6, help="windows of each field (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each configuration (default: %(default)s)")
+    others = [kind for kind in ATTENTION if kind != "none"]
     parser.add_argument(
-        "--maps", type=int, default=60, help="simulated test samples on which attention maps are scored"
+        "--attention", nargs="+", choices=others, default=others[:-1], help="types to compare with none"
     )
-    parser.add_argument("--out", type=Path, help="Markdown file to write the tables to")
-    arguments = parser.parse_args()
-    kinds = ["none", *arguments.attention]
-    main(arguments.runs, kinds, arguments.size, arguments.steps, arguments.seeds, arguments.maps, arguments.out)
+    parser.add_argument("--real", metavar="FOLDER", type=Path, help="real fields to judge on as well")
+    parser.add_argument("--out", metavar="FILE.md", type=Path, help="write the tables here")
+    run_main(lambda: main(**vars(parser.parse_args())))

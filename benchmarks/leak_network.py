@@ -43,6 +43,7 @@ def prepare(folder: Path, models: list[str], folds: pd.DataFrame) -> None:
     yaml = YAML(typ="safe")
     content: dict[str, Any] = yaml.load(Path("params.yaml"))
     yaml.dump(content | {"models": {model: content["models"][model] for model in models}}, folder / "params.yaml")
+    (folder / "weights").symlink_to(Path("weights").resolve())  # which pretrained may name
     (folder / paths.DATA).mkdir()
     for entry in paths.DATA.iterdir():
         if entry.is_dir():

@@ -31,6 +31,7 @@ from pipeline.models import checkpoint
 from pipeline.models.losses import objective
 from pipeline.models.network import Network
 from pipeline.models.pretrained import start_from_weights
+from pipeline.models.provenance import Provenance
 from pipeline.simulation.competition import plan
 from pipeline.simulation.competition_archive import in_order
 from pipeline.simulation.render import render
@@ -106,7 +107,7 @@ def main(sample: params.Simulation, base: params.NetworkModel, epochs: int, seed
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "plain.safetensors"
         plain = base.model_copy(update=STARTS["plain"])
-        checkpoint.save(weights, train(plain, first)[0], plain)
+        checkpoint.save(weights, train(plain, first)[0], plain, Provenance(complete=False))
         for seed in range(seeds):
             for start, settings in STARTS.items():
                 say(f"{start}, seed {seed}")
@@ -135,16 +136,20 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3, help="seeds of fine-tuning (default: %(default)s)")
     arguments = parser.parse_args()
     settings = params.load()
+    network = settings.networks[0]
     main(
         settings.sample.model_copy(update={"train": arguments.train, "test": 200, "size": arguments.size}),
-        settings.networks[0].model_copy(
+        network.model_copy(
             # No moving average: it would lag behind the network and overstate the effect of the start.
             update={
                 "widths": WIDTHS,
                 "head": "pooled",
+                "pretrained": False,
                 "size": arguments.size,
                 "epochs": 2 * arguments.epochs,
                 "ema_decay": 0.0,
+                "learning_rate": 0.003,
+                "augment": network.augment.model_copy(update={"crop": 1}),
             }
         ),
         arguments.epochs,

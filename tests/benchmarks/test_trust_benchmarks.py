@@ -70,10 +70,10 @@ def test_networks_are_trained_again_on_the_same_samples_in_folds_that_split_grou
     split = leak_network.image_level(table)
     assert sorted(split["fold"].unique()) == [4, 7]
     assert leaked_share(groups, split["fold"].to_numpy()) > 0.5
-    leak_network.prepare(tmp_path / "other", ["resnet10-cbam-96"], split)
+    leak_network.prepare(tmp_path / "other", ["cbam-384"], split)
     assert (tmp_path / "other/data/packed").is_dir()
     monkeypatch.chdir("other")
-    assert list(load().models) == ["resnet10-cbam-96"]
+    assert list(load().models) == ["cbam-384"]
     assert read_folds()["fold"].tolist() == split["fold"].tolist()
 
 
