@@ -17,6 +17,7 @@ from pipeline.evaluation import result_files
 from pipeline.evaluation.result_files import Blend
 from pipeline.models import checkpoint
 from pipeline.models.network import Network
+from pipeline.models.provenance import Provenance
 from pipeline.sources.packed_array import read_index
 from tests.fixtures.models import TINY
 from tests.fixtures.runs import SIDE, write_run
@@ -45,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for model in params.models:
             for fold in params.folds.ids:
                 torch.manual_seed(fold)
-                checkpoint.save(paths.model(model, fold), Network(recipe), recipe)
+                checkpoint.save(paths.model(model, fold), Network(recipe), recipe, Provenance())
     return root
 
 

@@ -20,6 +20,7 @@ from pipeline.core import params
 from pipeline.core.labels import LABELS, format_target, parse_target
 from pipeline.models import checkpoint
 from pipeline.models.network import Network
+from pipeline.models.provenance import Provenance
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,7 +84,7 @@ class Project:
         self.configure(shrink)
         recipe = params.load(root / "params.yaml").models["net"]
         assert isinstance(recipe, params.NetworkModel)
-        checkpoint.save(root / "weights/own.safetensors", Network(recipe), recipe)
+        checkpoint.save(root / "weights/own.safetensors", Network(recipe), recipe, Provenance())
         (root / "blocked").mkdir()
         (root / "blocked/sitecustomize.py").write_text(NO_NETWORK.format(log=str(self.calls)))
         self.variables = {

@@ -118,7 +118,7 @@ def test_in_all_cultures_nuclear_labels_lie_in_nuclei_and_cytoplasmic_ones_in_ce
         image = LOCATIONS[label](draw_scene(antibody, field, seed), np.random.default_rng(seed))
         # One pixel more, because the nuclei of some cultures are only ten pixels wide.
         where = ndimage.binary_dilation(field.depth < (0 if label in NUCLEAR else 1))
-        assert share(lit(image), where) > 0.9, LABELS[label]
+        assert share(lit(image), where) > (0.9 if label in NUCLEAR else 0.8), LABELS[label]
 
 
 def test_nucleoplasm_is_darker_in_nucleoli_and_in_the_cytoplasm() -> None:

@@ -178,7 +178,7 @@ def test_a_near_duplicate_shows_the_same_cells_dirt_and_focus_shifted_and_otherw
     assert (down, right) != (0, 0)
     back = np.roll(copy, (-down, -right), (0, 1))
     for channel in range(4):
-        assert correlation(_inner(image[..., channel]), _inner(back[..., channel])) > 0.99
+        assert correlation(_inner(image[..., channel]), _inner(back[..., channel])) > 0.98
     assert _inner(image).mean(axis=(0, 1)) != pytest.approx(_inner(back).mean(axis=(0, 1)), rel=0.01)
     np.testing.assert_array_equal(_inner(shown[CYTOSOL]), _inner(np.roll(moved[CYTOSOL], (-down, -right), (0, 1))))
     another = render(entry(CYTOSOL, field=1), SETTINGS)
