@@ -51,7 +51,7 @@ def write_params(path: Path, epochs: int, *, tiny: bool) -> None:
     yaml = YAML(typ="safe")
     settings: dict[str, Any] = yaml.load(path)
     for model in settings["models"].values():
-        model |= {"epochs": epochs, "evaluate_every": epochs}
+        model |= {"epochs": epochs, "evaluate_every": epochs, "pretrained": False}
         model |= {} if tiny else {"widths": [32, 64, 128, 256], "size": 96}
     settings["machine"]["save_minutes"] = 5
     if not tiny:

@@ -60,9 +60,10 @@ def shrink(settings: dict[str, Any]) -> None:
     settings["pack"]["size"] = 64
     settings["folds"]["ids"] = [0, 1]
     network, frozen, classical = (settings["templates"][kind] for kind in ("network", "frozen", "classical"))
+    widths = [8, 16, 32, 64]
     settings["models"] = {
-        "net": network | {"size": 32, "epochs": 1},
-        "frozen": frozen | {"size": 32, "widths": network["widths"], "pretrained": "weights/own.safetensors"},
+        "net": network | {"size": 32, "epochs": 1, "widths": widths, "pretrained": False},
+        "frozen": frozen | {"size": 32, "widths": widths, "pretrained": "weights/own.safetensors"},
         "forest": classical | {"size": 32},
     }
     settings["tta"]["views"] = ["identity", "flip"]
