@@ -65,7 +65,7 @@ def write_params(path: Path, seed: int) -> None:
     settings: dict[str, Any] = yaml.load(path)
     name, model = next(iter(settings["models"].items()))
     model |= {"widths": [8, 16, 32, 64], "size": 64, "epochs": 8, "batch_size": 8, "seed": seed}
-    model |= {"pretrained": False}
+    model |= {"pretrained": False, "augment": model["augment"] | {"crop": 1}}
     settings["models"] = {name: model}
     settings["sample"] |= {"train": 60, "test": 16, "size": 128}
     settings["pack"]["size"] = 128

@@ -100,6 +100,8 @@ def shrink(path: Path) -> None:
         del settings["models"][name]
     for model in (*settings["templates"].values(), *settings["models"].values()):
         model.update({"size": 32} | ({"epochs": 1} if model["kind"] == "network" else {}))
+        if "augment" in model:
+            model["augment"]["crop"] = 1
     settings["tta"]["views"] = ["identity"]
     settings["score"]["resamples"] = 20
     settings["machine"]["workers"] = 0

@@ -60,9 +60,9 @@ def shrink(settings: dict[str, Any]) -> None:
     settings["pack"]["size"] = 64
     settings["folds"]["ids"] = [0, 1]
     network, frozen, classical = (settings["templates"][kind] for kind in ("network", "frozen", "classical"))
-    widths = [8, 16, 32, 64]
+    widths, augment = [8, 16, 32, 64], network["augment"] | {"crop": 1}
     settings["models"] = {
-        "net": network | {"size": 32, "epochs": 1, "widths": widths, "pretrained": False},
+        "net": network | {"size": 32, "epochs": 1, "widths": widths, "pretrained": False, "augment": augment},
         "frozen": frozen | {"size": 32, "widths": widths, "pretrained": "weights/own.safetensors"},
         "forest": classical | {"size": 32},
     }
