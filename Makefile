@@ -13,7 +13,7 @@ repro: .venv/run.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 	$(BIN)/python -m pipeline summary
 
-# Train the weights in weights/ again, from nothing: about two hours on two cores, and 12 GB of disk meanwhile.
+# Train the weights in weights/ again, from nothing: one to two hours on two cores, and 12 GB of disk meanwhile.
 PROFILE ?= weights/cells.yaml
 weights: .venv/run.stamp
 	$(BIN)/python -m pipeline train-weights $(PROFILE)
