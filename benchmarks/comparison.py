@@ -188,7 +188,7 @@ def main(
     profile: Path, fields: int, epochs: int, seeds: int, attention: Sequence[str], real: Path | None, out: Path | None
 ) -> None:
     """Train what is missing, seed by seed, and print and write the tables after each; arguments as in the command."""
-    settings = params.load_as(params.WeightsProfile, profile)
+    settings = params.load_weights_profile(profile)
     learned, simulated = draw(settings, fields)
     judges = [simulated] + ([read_real(real, settings.model.size)] if real else [])
     kinds: list[Configuration] = [*itertools.product(dict.fromkeys(("none", *attention)), HEADS)]

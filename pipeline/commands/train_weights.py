@@ -7,15 +7,18 @@ stopped, and the weights are the same bytes.
 """
 
 import argparse
+import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from pipeline.core import code_digest, hardware, params, paths
+from pipeline.core.errors import InputError
 from pipeline.core.labels import target_matrix
 from pipeline.core.progress import say
 from pipeline.data.loader import Batch
@@ -44,14 +47,17 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("profile", nargs="?", type=Path, default=Path("weights/cells.yaml"), help="(%(default)s)")
     parser.add_argument("--keep-fields", action="store_true", help="keep the drawn fields for another training")
     parsed = parser.parse_args(arguments)
-    profile = params.load_as(params.WeightsProfile, parsed.profile)
+    profile = params.load_weights_profile(parsed.profile)
+    check(profile, parsed.profile)
     recipe = profile.model
-    machine = params.Machine(workers="auto", predict_batch=PREDICT_BATCH, devices=1, save_minutes=5, tensorboard=False)
+    # Windows cost little to prepare; on a processor, loader processes would slow the training down by a tenth.
+    loaders: int | Literal["auto"] = "auto" if hardware.device().type == "cuda" else 0
+    machine = params.Machine(workers=loaders, predict_batch=PREDICT_BATCH, devices=1, save_minutes=5, tensorboard=False)
     entries = plan(profile.fields)
     parts = {split: [entry for entry in entries if entry.split == split] for split in ("train", "test")}
     drawn = folder_of(profile.fields, recipe.size)
     shards = {
-        split: draw_fields(drawn / split, part, profile.fields, recipe.size, hardware.workers(machine.workers))
+        split: draw_fields(drawn / split, part, profile.fields, recipe.size, hardware.workers("auto"))
         for split, part in parts.items()
     }
     truth = {split: target_matrix(targets(part)["Target"]) for split, part in parts.items()}
@@ -71,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
     training = Windows([shard.images for shard in shards["train"]], [shard.bits for shard in shards["train"]], recipe)
     code = code_digest.of_module("pipeline.commands.train_weights")
     run = fingerprint(f"{profile.model_dump_json()} {code}", [])
-    states = SavedStates(paths.RESUME / "weights" / parsed.profile.stem, run)
+    states = SavedStates(states_folder(parsed.profile), run)
     network = fit_fields(network, training, prior, batches_of(shards["test"]), recipe, machine, on_epoch, states)
     checkpoint.save(
         parsed.profile.with_suffix(".safetensors"),
@@ -85,6 +91,40 @@ def main(arguments: Sequence[str]) -> None:
     states.remove_job()
     if not parsed.keep_fields:
         shutil.rmtree(drawn)
+
+
+def check(profile: params.WeightsProfile, path: Path) -> None:
+    """Check what the profile's sections require of each other, before hours of drawing.
+
+    Raises:
+        InputError: names every wrong key.
+    """
+    model, fields = profile.model, profile.fields
+    size, crop, batch = model.size, model.augment.crop, model.batch_size
+    requirements = {
+        f"model.size is {size}: it must be a multiple of 32, and at most fields.size ({fields.size})": (
+            size % 32 == 0 and size <= fields.size
+        ),
+        f"model.augment.crop is {crop}: crop x size must be a multiple of 32 px, not {crop * size:g}": (
+            crop * size % 32 == 0
+        ),
+        f"model.augment.warp is {model.augment.warp}: it must be 0": model.augment.warp == 0,
+        "model.head must be label_queries, with a pyramid": bool(model.head == "label_queries" and model.pyramid),
+        f"model.accumulate is {model.accumulate}: it must be 1": model.accumulate == 1,
+        f"model.pretrained is {model.pretrained!r}: it must be false": model.pretrained is False,
+        f"model.batch_size is {batch}: there are only {fields.train} fields (fields.train)": batch <= fields.train,
+        "model.augment.drop_stains needs normalise: image": (
+            not model.augment.drop_stains or model.normalise == "image"
+        ),
+    }
+    if wrong := [requirement for requirement, holds in requirements.items() if not holds]:
+        raise InputError(f"{path}: " + "; ".join(wrong))
+
+
+def states_folder(profile: Path) -> Path:
+    """The folder for the saved states of a profile; profiles of one name in two folders have two."""
+    where = hashlib.sha256(str(profile.resolve().parent).encode()).hexdigest()
+    return paths.RESUME / "weights" / f"{profile.stem}-{where[:8]}"
 
 
 def channel_statistics(shards: Sequence[Shard]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,13 +4,10 @@ No key has a default in code: every value is in params.yaml, where DVC tracks it
 change a result.
 """
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field, StringConstraints, TypeAdapter, field_validator, model_validator
 
 from pipeline.core.errors import InputError
 from pipeline.core.labels import LABELS
@@ -33,11 +30,13 @@ from pipeline.core.model_params import (
     Seed,
     Share,
 )
+from pipeline.core.section_files import read_sections
 
 __all__ = [
     "KINDS", "Asymmetric", "Augment", "BackboneModel", "Blending", "Calibrating", "ClassicalModel", "Data", "Ensemble",
     "Focal", "Folds", "FrozenModel", "LossName", "Machine", "Model", "NetworkModel", "Pack", "Params", "Policy",
-    "Precision", "Repeat", "Score", "Section", "Simulation", "Tta", "View", "WeightsProfile", "load", "load_as",
+    "Precision", "Repeat", "Score", "Section", "Simulation", "Tta", "View", "WeightsProfile", "load",
+    "load_weights_profile",
 ]  # fmt: skip
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -45,7 +44,6 @@ View = Literal["identity", "rot90", "rot180", "rot270", "flip", "flip_rot90", "f
 Policy = Literal["fixed", "global", "per_label", "counts", "expected"]
 Blending = Literal["probabilities", "logits", "ranks", "weights"]
 Calibrating = Literal["none", "temperature", "platt"]
-AnySection = TypeVar("AnySection", bound=Section)
 ModelSection = Annotated[Model, Field(discriminator="kind")]
 
 
@@ -238,24 +236,12 @@ def load(path: Path = Path("params.yaml")) -> Params:
         InputError: the file is missing or not YAML, or a key is unknown, missing or of the wrong type;
             the message names every such key with what is allowed.
     """
-    return load_as(Params, path)
+    return read_sections(Params, path)
 
 
-def load_as(root: type[AnySection], path: Path) -> AnySection:
-    """Read a YAML file with the given sections, as ``load`` does."""
-    try:
-        # Parsed as DVC does: "1e-3" is a number, and merge keys (<<) are resolved.
-        raw: Any = YAML(typ="safe").load(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: run the command in the project's root folder") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    try:
-        # In JSON mode, strict validation accepts lists as tuples and integers as floats, and converts nothing else.
-        return root.model_validate_json(json.dumps(raw))
-    except (TypeError, ValueError) as error:
-        problems = _problems(root, error) if isinstance(error, ValidationError) else [str(error)]
-        raise InputError(f"{path}: " + "; ".join(problems)) from None
+def load_weights_profile(path: Path) -> WeightsProfile:
+    """Read and check a profile of ``train-weights``, as ``load`` does."""
+    return read_sections(WeightsProfile, path)
 
 
 def parse_model(text: str) -> Model:
@@ -265,41 +251,3 @@ def parse_model(text: str) -> Model:
         ValidationError: the text is not a valid section in this version.
     """
     return TypeAdapter[Model](ModelSection).validate_json(text)
-
-
-def _problems(root: type[Section], error: ValidationError) -> list[str]:
-    """One phrase per invalid key: its dotted name, what is wrong, and its value."""
-    phrases = []
-    for item in error.errors():
-        section, kind, path = _locate(root, item["loc"])
-        key = ".".join(map(str, path))
-        of_kind = f" for kind {kind}" if kind else ""
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = f"unknown key{of_kind}; allowed here: {', '.join(section.model_fields)}"
-        elif item["type"] == "missing":
-            message = f"this key is missing{of_kind}"
-        elif item["type"] == "union_tag_not_found":
-            message = f"kind is missing: {', '.join(KINDS)}"
-        elif item["type"] == "union_tag_invalid":
-            message = f"kind must be one of {', '.join(KINDS)} (it is {item['input'].get('kind')!r})"
-        elif not isinstance(item["input"], dict):
-            message += f" (it is {item['input']!r})"
-        phrases.append(f"{key}: {message}" if key else message)
-    return phrases
-
-
-def _locate(root: type[Section], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], str, list[int | str]]:
-    """The section that contains the error, the kind of model if it is a model's, and the key's path in the file."""
-    section: type[BaseModel] = root
-    kind, path = "", list(loc)
-    if loc[:1] == ("models",) and len(loc) > 2 and loc[2] in KINDS:
-        kind = str(path.pop(2))  # pydantic adds the kind to the path, but it is not a key of the file
-        section = KINDS[kind]
-    elif loc[:1] == ("templates",) and len(loc) > 1 and loc[1] in KINDS:
-        kind = str(loc[1])
-    for part in path[2:] if section is not root else path:
-        field = section.model_fields.get(str(part))
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            section = field.annotation
-    return section, kind, path

@@ -1,7 +1,9 @@
 """Write a simulated competition as a zip in Kaggle's layout, one image at a time."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -78,7 +80,16 @@ def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Genera
 def _start_worker() -> None:
     # The parent handles Ctrl-C and stops its workers; tracebacks of the workers would hide its message.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     single_threaded()
+
+
+def _end_with_parent() -> None:
+    """Exit if the parent was killed, because a worker would otherwise wait for its next item forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _add(archive: ZipFile, name: str, data: bytes) -> None:

@@ -214,7 +214,7 @@ class TrainingRun:
                 step = self.epoch * self.learner.steps_per_epoch + len(self.losses)
                 raise InputError(
                     f"the loss is {loss} at step {step} (epoch {self.epoch}): "
-                    "lower the model's learning_rate in params.yaml, or check its images"
+                    "lower the model's learning_rate, or check its images"
                 )
             self.losses.append(loss)
         self._unchecked = []

@@ -79,4 +79,4 @@ def test_finished_trainings_are_kept(
 def test_a_profile_with_an_unknown_key_is_refused(profile: Path) -> None:
     profile.write_text(profile.read_text() + "windows: 3\n")
     with pytest.raises(InputError, match=r"profile\.yaml: windows: unknown key"):
-        params.load_as(params.WeightsProfile, profile)
+        params.load_weights_profile(profile)

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -101,13 +102,18 @@ def train(*arguments: str) -> tuple[bytes, bytes]:
 
 
 def kill(folder: Path, script: str) -> None:
-    """Train as a program that is killed, and end the processes that it leaves behind."""
+    """Train as a program that is killed, and check that it leaves no process behind."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", script, "cells.yaml"]
     child = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)
     assert child.wait(timeout=300) == -signal.SIGKILL
+    deadline = time.monotonic() + 60
     with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            os.killpg(child.pid, 0)
+            time.sleep(0.1)
+        os.killpg(child.pid, signal.SIGKILL)
+        raise AssertionError("the program left processes behind")
 
 
 def never(*_: object, **__: object) -> None:
@@ -219,7 +225,10 @@ def test_kept_fields_are_drawn_again_only_for_another_simulation_or_size(
     assert list(train("--keep-fields")) == before
     write_profile(finished, model={"seed": 1})
     assert train("--keep-fields")[0] != before[0]
-    changed: list[dict[str, Any]] = [{"fields": {"seed": 4}}, {"model": {"size": 32}}]
+    changed: list[dict[str, Any]] = [
+        {"fields": {"seed": 4}},
+        {"model": {"size": 32, "augment": MODEL.augment.model_dump() | {"crop": 1.0}}},
+    ]
     for changes in changed:
         write_profile(finished, **changes)
         with pytest.raises(AssertionError, match="drawn again"):
@@ -237,6 +246,12 @@ def test_kept_fields_are_drawn_again_only_for_another_simulation_or_size(
             r"model\.augment\.crop: this key is missing; .*augment\.blur: unknown key",
         ),
         ({"model": {"kind": "frozen"}}, r"model\.kind: .*'network' \(it is 'frozen'\)"),
+        ({"model": {"size": 48}}, r"model\.size is 48: .*multiple of 32.*; model\.augment\.crop is 0\.5: .* not 24"),
+        ({"model": {"head": "pooled", "pyramid": None}}, r"model\.head must be label_queries, with a pyramid"),
+        ({"model": {"accumulate": 2}}, r"model\.accumulate is 2: it must be 1"),
+        ({"model": {"pretrained": True}}, r"model\.pretrained is True: it must be false"),
+        ({"model": {"batch_size": 9}}, r"model\.batch_size is 9: there are only 8 fields"),
+        ({"model": {"normalise": "dataset"}}, r"model\.augment\.drop_stains needs normalise: image"),
     ],
 )
 def test_a_wrong_key_is_named_with_the_file_and_nothing_is_drawn(
@@ -262,7 +277,7 @@ def test_a_missing_profile_is_named(folder: Path) -> None:
 
 
 def test_the_committed_profile_is_valid() -> None:
-    profile = params.load_as(params.WeightsProfile, ROOT / "weights/cells.yaml")
+    profile = params.load_weights_profile(ROOT / "weights/cells.yaml")
     side = profile.model.augment.crop * profile.model.size
     assert side % 32 == profile.model.size % field_store.CELL == profile.model.augment.warp == 0
     assert profile.model.pretrained is False

@@ -1,0 +1,74 @@
+"""YAML files as typed sections, with messages that name every wrong key."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.core.errors import InputError
+from pipeline.core.model_params import KINDS, Section
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def read_sections(root: type[AnySection], path: Path) -> AnySection:
+    """Read a YAML file that contains the sections of ``root``.
+
+    Raises:
+        InputError: the file is missing or not YAML, or a key is unknown, missing or of the wrong type;
+            the message names every such key with what is allowed.
+    """
+    try:
+        # Parsed as DVC does: "1e-3" is a number, and merge keys (<<) are resolved.
+        raw: Any = YAML(typ="safe").load(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run the command in the project's root folder") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        # In JSON mode, strict validation accepts lists as tuples and integers as floats, and converts nothing else.
+        return root.model_validate_json(json.dumps(raw))
+    except (TypeError, ValueError) as error:
+        problems = _problems(root, error) if isinstance(error, ValidationError) else [str(error)]
+        raise InputError(f"{path}: " + "; ".join(problems)) from None
+
+
+def _problems(root: type[Section], error: ValidationError) -> list[str]:
+    """One phrase per invalid key: its dotted name, what is wrong, and its value."""
+    phrases = []
+    for item in error.errors():
+        section, kind, path = _locate(root, item["loc"])
+        key = ".".join(map(str, path))
+        of_kind = f" for kind {kind}" if kind else ""
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key{of_kind}; allowed here: {', '.join(section.model_fields)}"
+        elif item["type"] == "missing":
+            message = f"this key is missing{of_kind}"
+        elif item["type"] == "union_tag_not_found":
+            message = f"kind is missing: {', '.join(KINDS)}"
+        elif item["type"] == "union_tag_invalid":
+            message = f"kind must be one of {', '.join(KINDS)} (it is {item['input'].get('kind')!r})"
+        elif not isinstance(item["input"], dict):
+            message += f" (it is {item['input']!r})"
+        phrases.append(f"{key}: {message}" if key else message)
+    return phrases
+
+
+def _locate(root: type[Section], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], str, list[int | str]]:
+    """The section that contains the error, the kind of model if it is a model's, and the key's path in the file."""
+    section: type[BaseModel] = root
+    kind, path = "", list(loc)
+    if loc[:1] == ("models",) and len(loc) > 2 and loc[2] in KINDS:
+        kind = str(path.pop(2))  # pydantic adds the kind to the path, but it is not a key of the file
+        section = KINDS[kind]
+    elif loc[:1] == ("templates",) and len(loc) > 1 and loc[1] in KINDS:
+        kind = str(loc[1])
+    for part in path[2:] if section is not root else path:
+        field = section.model_fields.get(str(part))
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            section = field.annotation
+    return section, kind, path
