@@ -1,7 +1,6 @@
 """Heads from feature maps to 28 logits: attention with label queries, and kernel ridge regression in closed form."""
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,13 +27,13 @@ EMPTY = 1e-12
 
 
 class Pyramid(nn.Module):
-    """Feature pyramid: maps of the last stages with the same channels, each with the next coarser stage added.
+    """Feature pyramid: maps of the last stages with the same channels, each with all coarser stages added.
 
-    ``P[i] = smooth(lateral(C[i]) + enlarge(lateral(C[i + 1])))`` with 1x1 lateral and 3x3 smoothing convolutions and
-    enlargement by the nearest position. The last stage sees what is around, the finer ones where it is.
+    ``T[i] = lateral(C[i]) + enlarge(T[i + 1])`` and ``P[i] = smooth(T[i])``, with 1x1 lateral and 3x3 smoothing
+    convolutions and enlargement by the nearest position. The last stage sees what is around, the finer ones see where
+    it is.
 
-    Source: Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017, which adds all coarser stages and
-    not the next one alone.
+    Source: Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017.
     """
 
     def __init__(self, inputs: Sequence[int], channels: int) -> None:
@@ -51,8 +50,10 @@ class Pyramid(nn.Module):
     def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
         """Feature maps (B, C_i, H_i, W_i), finest first, to as many levels (B, channels, H_i, W_i)."""
         own = [lateral(stage) for lateral, stage in zip(self.lateral, stages, strict=True)]
-        sums = [level + F.interpolate(coarser, level.shape[-2:]) for level, coarser in pairwise(own)]
-        return [smooth(level) for smooth, level in zip(self.smooth, [*sums, own[-1]], strict=True)]
+        sums = own[-1:]
+        for level in reversed(own[:-1]):
+            sums.insert(0, level + F.interpolate(sums[0], level.shape[-2:]))
+        return [smooth(level) for smooth, level in zip(self.smooth, sums, strict=True)]
 
 
 class LabelQueries(nn.Module):

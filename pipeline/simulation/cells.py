@@ -72,6 +72,10 @@ class Culture:
     """Share of round cells with little cytoplasm."""
     blebs: float
     """Share of cells with round protrusions of the outline."""
+    processes: float
+    """Share of cells with long, thin protrusions."""
+    vacuoles: float
+    """Mean number of dark bubbles in the cytoplasm of a cell."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +207,8 @@ def _curves(rng: np.random.Generator, culture: Culture, phase: int, axis: float)
         outline = _outline(rng, line, angle - axis, mean)
     if rng.random() < culture.blebs:
         outline = outline + _blebs(rng, angle, mean)
+    if rng.random() < culture.processes:
+        outline = outline + _processes(rng, angle, mean)
     return nucleus, np.maximum(outline, 1.12 * nucleus)
 
 
@@ -229,6 +235,14 @@ def _blebs(rng: np.random.Generator, angle: Floats, mean: float) -> Floats:
     off = np.angle(np.exp(1j * (angle - rng.uniform(0, 2 * np.pi, (count, 1)))))
     bumps = np.sqrt(np.clip(1 - (off / rng.uniform(0.05, 0.16, (count, 1))) ** 2, 0, None))
     return np.asarray((mean * rng.uniform(0.1, 0.45, (count, 1)) * bumps).max(axis=0))
+
+
+def _processes(rng: np.random.Generator, angle: Floats, mean: float) -> Floats:
+    """Long protrusions that become narrower outwards, as lengths to add to the outline, (DIRECTIONS,)."""
+    count = int(rng.integers(1, 4))
+    off = np.angle(np.exp(1j * (angle - rng.uniform(0, 2 * np.pi, (count, 1)))))
+    spikes = np.clip(1 - np.abs(off) / rng.uniform(0.1, 0.25, (count, 1)), 0, None)
+    return np.asarray((mean * rng.uniform(1.0, 5.0, (count, 1)) * spikes).max(axis=0))
 
 
 def _ellipse(angle: Floats, along: float, across: float) -> Floats:

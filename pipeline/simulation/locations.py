@@ -19,7 +19,7 @@ def nucleoplasm(scene: Scene, rng: np.random.Generator) -> Image:
 def nuclear_membrane(scene: Scene, rng: np.random.Generator) -> Image:
     """A thin bright rim, with a fainter nucleus inside and some reticulum around it."""
     inner, around, _ = scene.staining.style
-    rim = outlined(scene.nuclei(), 1.3 * scene.spot) ** 2
+    rim = (1 - 0.6 * inner) * outlined(scene.nuclei(), 1.3 * scene.spot) ** 2
     filled = (0.15 + 0.5 * inner) * scene.nuclei() * scene.texture(rng, 3, 0.15)
     return 1.8 * rim * scene.texture(rng, 6, 0.2) + filled + 0.3 * around**2 * scene.stains.yellow
 
@@ -45,13 +45,13 @@ def fibrillar_center(scene: Scene, rng: np.random.Generator) -> Image:
 
 
 def speckles(scene: Scene, rng: np.random.Generator) -> Image:
-    """Fifteen to forty irregular spots between the nucleoli."""
+    """Irregular spots between the nucleoli, from a dozen large ones to a hundred fine ones."""
     coarse, faint, dense = scene.staining.style
-    feature = (2.4 + 2.4 * coarse) * scene.spot
+    feature = (1.6 + 2.8 * coarse) * scene.spot
     rough = noise(rng, scene.field.size, feature) + 0.4 * noise(rng, scene.field.size, feature / 2)
-    spots = COMPACT * np.clip(1.8 * (rough - (1.2 - 0.6 * dense)), 0, 1)
+    spots = COMPACT * np.clip(1.8 * (rough - (1.4 - 0.9 * dense)), 0, 1)
     nuclei = scene.nuclei() * (1 - scene.stains.nucleoli) * inside(scene.field, -1, -0.06)
-    return (spots + 0.1 + 0.4 * faint**2) * nuclei
+    return (spots + 0.1 + 0.7 * faint**2) * nuclei
 
 
 def nuclear_bodies(scene: Scene, rng: np.random.Generator) -> Image:
@@ -72,10 +72,10 @@ def endoplasmic_reticulum(scene: Scene, rng: np.random.Generator) -> Image:
 
 
 def golgi(scene: Scene, rng: np.random.Generator) -> Image:
-    """Short stacked threads and blobs on one side of the nucleus: compact, or spread along it."""
+    """Short stacked threads and blobs beside the nucleus or over it: compact, or spread around it."""
     wide, blobs, faint = scene.staining.style
-    cell = scene.cells(rng, 8, 26)
-    points = scene.beside(rng, cell, 0.0, 0.2 + 0.25 * wide, 0.2 + 0.6 * wide)
+    cell = scene.cells(rng, 8, 30)
+    points = scene.beside(rng, cell, -0.1 - 0.4 * faint, 0.15 + 0.3 * wide, 0.2 + 1.2 * wide**2)
     tangent = scene.field.pole[cell] + np.pi / 2 + rng.normal(0, 0.7, len(cell))
     ribbon = scene.threads(cell, wander(rng, points, tangent, (4 + 7 * wide) * scene.spot, 1.0), width=1.1, gain=2)
     spots = scene.dots(rng, cell, points, 1.2 + 0.6 * blobs, 0.35)
@@ -111,14 +111,19 @@ def lipid_droplets(scene: Scene, rng: np.random.Generator) -> Image:
 
 
 def mitochondria(scene: Scene, rng: np.random.Generator) -> Image:
-    """Worm-like threads or short grains, densest around the nucleus."""
+    """Worm-like threads or short grains, densest around the nucleus and, in some antibodies, on one side of it."""
     length, outer, thick = scene.staining.style
-    cell = scene.cells(rng, 50, 100)
-    start = scene.scatter(rng, cell, 0.06, 0.6 + 0.3 * outer, 1.6)
-    outward = start - scene.field.centres[cell]
-    heading = np.arctan2(outward[:, 1], outward[:, 0]) + rng.choice([0, np.pi / 2], len(cell))
-    paths = wander(rng, start, heading + rng.normal(0, 0.6, len(cell)), (3 + 11 * length) * scene.unit, 1.2)
-    return 1.3 * scene.threads(cell, paths, width=0.6 + 0.5 * thick, gain=1.6) * scene.cytoplasm()
+    cell = scene.cells(rng, 130 - 70 * length, 240 - 120 * length)
+    one_side = rng.random(len(cell)) < 0.7 * (1 - thick)
+    turn = np.where(
+        one_side, scene.field.pole[cell] + rng.normal(0, 0.7, len(cell)), rng.uniform(0, 2 * np.pi, len(cell))
+    )
+    depth = 0.04 + (0.5 + 0.4 * outer) * rng.random(len(cell)) ** 1.6
+    start = scene.field.place(cell, turn, depth)
+    heading = turn + rng.choice([0, np.pi / 2], len(cell)) + rng.normal(0, 0.6, len(cell))
+    paths = wander(rng, start, heading, (2.5 + 12 * length) * scene.unit, 1.2)
+    lines = scene.threads(cell, paths, width=0.4 + 0.6 * thick, gain=1.5) * scene.texture(rng, 6, 0.3)
+    return 1.5 * lines * scene.cytoplasm()
 
 
 def aggresome(scene: Scene, rng: np.random.Generator) -> Image:
@@ -233,16 +238,23 @@ def centrosome(scene: Scene, rng: np.random.Generator) -> Image:
 
 
 def plasma_membrane(scene: Scene, rng: np.random.Generator) -> Image:
-    """A bright outline, sharp or broad, over a fainter cell, with fine hairs outside it in some antibodies."""
+    """An outline, sharp or broad, even or in patches, over a fainter cell, with hairs or folds in some antibodies."""
     hairy, broad, faint = scene.staining.style
     field = scene.field
     smallest, largest = spread(field.owner, 1.2 * scene.spot)
-    rim = blur((smallest < largest).astype(np.float32), (0.5 + 1.5 * broad) * scene.unit)
-    edge = (0.4 + 0.8 * broad) * np.exp(-12 * np.clip(1 - field.depth, 0, 1)) * scene.cytoplasm()
-    uneven = scene.texture(rng, 18, 0.5)
-    filled: Image = (0.08 + 0.5 * faint) * (scene.cytoplasm() + 0.4 * scene.nuclei()) * scene.texture(rng, 1.5, 0.4)
-    lines: Image = (1.4 * rim + edge) * uneven + filled
-    if hairy > 0.4:
+    rim = blur((smallest < largest).astype(np.float32), (0.4 + 1.6 * broad) * scene.unit)
+    edge = (0.3 + 0.8 * broad) * np.exp(-12 * np.clip(1 - field.depth, 0, 1)) * scene.cytoplasm()
+    uneven = scene.texture(rng, 8 + 20 * broad, 0.3 + 0.6 * faint) * scene.texture(rng, 2, 0.5 * hairy)
+    filled: Image = (0.08 + 0.6 * faint) * (scene.cytoplasm() + 0.4 * scene.nuclei()) * scene.texture(rng, 1.5, 0.4)
+    lines: Image = ((1.6 - 0.8 * broad) * rim + edge) * uneven + filled
+    if hairy > 0.7:
+        cell = scene.cells(rng, 5, 25)
+        angle = rng.uniform(0, 2 * np.pi, len(cell))
+        start = field.place(cell, angle, rng.uniform(0.6, 1, len(cell)))
+        along = angle + np.pi / 2 + rng.normal(0, 0.5, len(cell))
+        folds = scene.threads(cell, wander(rng, start, along, 16 * scene.unit, 1.0), width=0.8, gain=1.5)
+        return lines + 0.9 * folds
+    if hairy > 0.35:
         return lines
     cell = scene.cells(rng, 60, 160)
     angle = rng.uniform(0, 2 * np.pi, len(cell))
@@ -253,7 +265,7 @@ def plasma_membrane(scene: Scene, rng: np.random.Generator) -> Image:
 
 def cell_junctions(scene: Scene, rng: np.random.Generator) -> Image:
     """Lines where cells touch: continuous, interrupted or dotted."""
-    broken, faint, _ = scene.staining.style
+    broken, faint, partial = scene.staining.style
     field = scene.field
     background = field.owner == len(field.centres)
     number = np.where(background, 0, field.owner + 1).astype(np.uint8)
@@ -261,7 +273,9 @@ def cell_junctions(scene: Scene, rng: np.random.Generator) -> Image:
     smallest, _ = spread(np.where(background, 255, number).astype(np.uint8), 1.9 * scene.spot)
     touching = blur(((smallest < largest) & (smallest < 255)).astype(np.float32), 0.5 * scene.unit)
     lines = COMPACT * 0.7 * touching * scene.texture(rng, 3 + 9 * faint, 0.3 + broken)
-    return lines + 0.3 * faint**2 * inside(field, -1, 1)
+    # Some borders have none.
+    lines *= np.clip(1 + partial * (1 + 2 * noise(rng, field.size, 30 * scene.unit)), 0.05, 1)
+    return lines + 0.4 * faint**2 * inside(field, -1, 1)
 
 
 LOCATIONS: tuple[Layer, ...] = (

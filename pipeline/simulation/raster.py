@@ -86,6 +86,11 @@ def enlarge(grid: Image, size: int) -> Image:
     return cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC).astype(np.float32, copy=False)
 
 
+def reduced(image: Image, side: int) -> Image:
+    """Reduce an image to (side, side) by averaging areas."""
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32, copy=False)
+
+
 def polar(dx: Image, dy: Image) -> tuple[Image, Image]:
     """Convert offsets to (radius, angle in 0..2π)."""
     radius, angle = cv2.cartToPolar(dx, dy)

@@ -11,12 +11,12 @@ from pipeline.core.params import Simulation
 from pipeline.simulation.cells import INTERPHASE, REFERENCE_SIZE, grow
 from pipeline.simulation.competition import Entry
 from pipeline.simulation.locations import LOCATIONS
-from pipeline.simulation.raster import Image, Pixels, blur, discs, enlarge
-from pipeline.simulation.scene import Antibody, Exposure, Scene, draw_antibody
-from pipeline.simulation.stains import inside, stain
+from pipeline.simulation.raster import Image, Pixels, blur, discs, enlarge, reduced, saturate, splat, trace
+from pipeline.simulation.scene import COMPACT, Antibody, Exposure, Scene, draw_antibody
+from pipeline.simulation.stains import inside, stain, wander
 
 BRIDGE, SPINDLE = LABELS.index("Cytokinetic bridge"), LABELS.index("Mitotic spindle")
-LEVEL = (0.36, 0.58, 0.74, 0.72)
+LEVEL = (0.28, 0.58, 0.74, 0.72)
 """Typical brightness of each channel in a training image; 1 is white."""
 MASK_LEVEL = 0.35
 """Threshold of a label's mask, relative to the label's brightest pixel."""
@@ -25,6 +25,8 @@ LENS_BLUR = 0.65
 """Standard deviation of the microscope's own blur, in pixels at 512."""
 MISPLACED_BLUR = 3.5
 """Standard deviation of the blur of a cell that is out of focus, in nominal pixels."""
+GLARE_BLUR = 9.0
+"""Standard deviation of the blur of light from above and below the focal plane, in pixels at 512."""
 UNSTAINED = 0.06
 """Brightness of cells that do not contain the protein."""
 CHARACTER, LAYOUT, PROTEIN, EXPOSURE = range(4)
@@ -64,8 +66,13 @@ def _picture(antibody: Antibody, scene: Scene, layers: dict[int, Image], entry: 
     # The dirt and the focus belong to the field, so that a near-duplicate shows the same ones.
     layout = _stream(entry, settings, LAYOUT, entry.field, 1)
     light = _misplace(scene, light, exposure.misplaced, layout)
-    specks = _debris(scene, exposure.debris, layout)
-    light = [channel + specks * np.float32(layout.exponential(0.25)) for channel in light]
+    light = _hollow(scene, light, antibody.culture.vacuoles, layout)
+    for dirt, typical in (
+        (_debris(scene, exposure.debris, layout), 0.25),
+        (_fibres(scene, exposure.fibres, layout), 0.4),
+    ):
+        light = [channel + dirt * np.float32(layout.exponential(typical)) for channel in light]
+    light = [channel + np.float32(exposure.glare) * _glare(channel) for channel in light]
     return photograph(light, exposure, rng, shift=_shift(entry, settings))
 
 
@@ -140,9 +147,17 @@ def _green(scene: Scene, layers: dict[int, Image], entry: Entry, settings: Simul
     staining, field = scene.staining, scene.field
     brightness = rng.lognormal(0, staining.variation, len(field.centres))
     brightness *= np.where(_containing(scene, entry, settings), 1, UNSTAINED)
-    total = np.sum([staining.strength[label] * layer for label, layer in layers.items()], axis=0)
+    total = np.zeros((field.size, field.size), dtype=np.float32)
+    for label, layer in layers.items():
+        own = rng.lognormal(0, staining.independent, len(field.centres)).clip(0.4, 2.5)
+        total += np.float32(staining.strength[label]) * layer * field.of_cells(own, background=1)
     green: Image = total * field.of_cells(brightness, background=1)
     green += staining.haze[0] * inside(field, -1, 0) + staining.haze[1] * inside(field, 0, 1)
+    if staining.specks:
+        cell = scene.cells(rng, 4, 25)
+        green += np.float32(staining.specks * COMPACT) * scene.dots(
+            rng, cell, scene.scatter(rng, cell, -0.9, 1), 0.9, 0.4
+        )
     return green * scene.texture(rng, staining.grain_size, staining.grain)
 
 
@@ -170,6 +185,37 @@ def _debris(scene: Scene, count: float, rng: np.random.Generator) -> Image:
     points = rng.uniform(0, scene.field.size, (rng.poisson(count), 2))
     radii = np.minimum(rng.lognormal(np.log(1.8), 0.8, len(points)), 14) * scene.unit
     return discs(scene.field.size, points, radii) * scene.texture(rng, 3, 0.8)
+
+
+def _hollow(scene: Scene, light: list[Image], count: float, rng: np.random.Generator) -> list[Image]:
+    """Dark bubbles in the cytoplasm, in all channels."""
+    if not count:
+        return light
+    cells = np.flatnonzero(scene.field.phase == INTERPHASE)
+    cell = np.repeat(cells, rng.poisson(count, len(cells)))
+    points = scene.scatter(rng, cell, 0.05, 0.85, 1.3)
+    radii = rng.uniform(1, 3.5, len(cell)) * scene.unit
+    left = 1 - np.float32(rng.uniform(0.3, 0.95)) * discs(scene.field.size, points, radii) * scene.cytoplasm()
+    return [channel * left for channel in light]
+
+
+def _fibres(scene: Scene, count: float, rng: np.random.Generator) -> Image:
+    """Long thin fibres of dirt, (S, S), about 1."""
+    number, size = rng.poisson(count), scene.field.size
+    if not number:
+        return np.zeros((size, size), dtype=np.float32)
+    start, heading = rng.uniform(0, size, (number, 2)), rng.uniform(0, 2 * np.pi, number)
+    paths = wander(rng, start, heading, rng.uniform(0.1, 0.8) * size, rng.uniform(0.05, 0.8))
+    _, points, length = trace(paths)
+    width = rng.uniform(0.6, 2.0) * size / REFERENCE_SIZE
+    return saturate(blur(splat(size, points, length), width), 2.5 * width)
+
+
+def _glare(light: Image) -> Image:
+    """Blur very widely, on a coarser grid for speed."""
+    size = len(light)
+    coarse = reduced(light, max(size // 4, 1))
+    return enlarge(blur(coarse, GLARE_BLUR * len(coarse) / REFERENCE_SIZE), size)
 
 
 def _shift(entry: Entry, settings: Simulation) -> tuple[int, int]:

@@ -38,10 +38,14 @@ class Staining:
     """Brightness of each label; the maximum is 1."""
     variation: float
     """Variation of the brightness between cells, as the standard deviation of its logarithm."""
+    independent: float
+    """The same of each label on its own: some cells show one label, some another."""
     expressing: float
     """Share of the cells that contain the protein."""
     haze: tuple[float, float]
     """Off-target brightness of the nuclei and of the cytoplasm."""
+    specks: float
+    """Brightness of off-target dots in cells."""
     grain: float
     """Contrast of the granular texture of diffuse staining, 0..1."""
     grain_size: float
@@ -70,6 +74,10 @@ class Exposure:
     """Share of cells that are above or below the focal plane."""
     debris: float
     """Mean number of specks in the field."""
+    fibres: float
+    """Mean number of fibres of dirt in the field."""
+    glare: float
+    """Share of the light that spreads over the surroundings, from above and below the focal plane."""
     vignette: float
     """Decrease of the illumination towards the border."""
 
@@ -175,27 +183,35 @@ def _draw_culture(rng: np.random.Generator, labels: Sequence[int]) -> Culture:
         elongation=line.elongation * rng.uniform(0.5, 1.3),
         ruffles=line.ruffles * rng.uniform(0.3, 1.6),
     )
-    density = np.exp(rng.uniform(np.log(0.25), np.log(2.2)))
+    density = np.exp(rng.uniform(np.log(0.15), np.log(2.0)))
+    if rng.random() < 0.25:  # confluent: the cells spread until they touch on all sides
+        wider = rng.uniform(1.2, 1.6)
+        line = replace(line, reach=line.reach * wider)
+        density = max(density, 1) * wider**2
     return Culture(
         line=line,
         magnification=float(np.clip(rng.lognormal(np.log(0.8), 0.32), 0.38, 1.5)),
         density=float(max(density, 1.0) if JUNCTIONS in labels else density),
         spacing=rng.uniform(1.6, 3.0),
-        uneven=rng.uniform(0.06, 0.3),
+        uneven=rng.uniform(0.06, 0.4),
         clumped=rng.uniform(0, 1) ** 2,
         rounded=min(rng.exponential(0.08), 0.9),
         blebs=min(rng.exponential(0.08), 0.8),
+        processes=rng.uniform(0, 0.8) if rng.random() < 0.25 else 0.0,
+        vacuoles=rng.exponential(6.0) if rng.random() < 0.4 else 0.0,
     )
 
 
 def _draw_staining(rng: np.random.Generator, labels: Sequence[int]) -> Staining:
-    haze = rng.exponential(0.09, 2).clip(0, 0.4)
-    strength = np.exp(rng.uniform(np.log(0.25), 0, len(labels)))
+    haze = rng.exponential(0.11, 2).clip(0, 0.5)
+    strength = np.exp(rng.uniform(np.log(0.3), 0, len(labels)))
     return Staining(
         strength={label: float(share) for label, share in zip(labels, strength / strength.max(), strict=True)},
         variation=rng.uniform(0.1, 0.6),
+        independent=rng.uniform(0, 0.4),
         expressing=rng.uniform(0.05, 0.9) if rng.random() < 0.3 else 1.0,
         haze=(float(haze[0]), float(haze[1])),
+        specks=rng.uniform(0.02, 0.15) if rng.random() < 0.3 else 0.0,
         grain=rng.uniform(0.05, 0.7),
         grain_size=rng.uniform(1.0, 4.0),
         spot=rng.uniform(0.7, 1.4),
@@ -206,15 +222,19 @@ def _draw_staining(rng: np.random.Generator, labels: Sequence[int]) -> Staining:
 
 def _draw_exposure(rng: np.random.Generator) -> Exposure:
     faint = rng.uniform(0.08, 0.5) if rng.random() < 0.15 else 1.0
-    common = rng.exponential(0.35)
+    common = rng.exponential(0.25)
     return Exposure(
         gain=tuple(float(gain) for gain in faint * np.exp(rng.normal(0, 0.5, 4))),
         background=tuple(
             float(level) for level in (rng.normal(-0.005, 0.01, 4) + rng.exponential(0.006, 4)).clip(-0.03, 0.06)
         ),
-        photons=tuple(float(count) for count in np.exp(rng.uniform(np.log([5, 15, 12, 10]), np.log(200)))),
+        photons=tuple(
+            float(count) for count in np.exp(rng.uniform(np.log([8, 40, 12, 10]), np.log([100, 250, 150, 150])))
+        ),
         defocus=tuple(float(sigma) for sigma in common + rng.exponential(0.3, 4)),
         misplaced=rng.uniform(0, 0.5) if rng.random() < 0.35 else 0.0,
         debris=rng.exponential(6.0) if rng.random() < 0.5 else 0.0,
+        fibres=rng.exponential(1.0) if rng.random() < 0.2 else 0.0,
+        glare=rng.exponential(0.05),
         vignette=rng.uniform(0.03, 0.4),
     )

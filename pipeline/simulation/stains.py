@@ -193,7 +193,8 @@ def _nucleoli(field: Field, preparation: Preparation, rng: np.random.Generator) 
     radii = preparation.nucleolus_size * rng.uniform(0.11, 0.24, len(cell)) * field.nucleus[cell].mean(axis=1)
     soft = blur(discs(field.size, points, radii), 1.8 * field.scale)
     rough = soft + 0.16 * noise(rng, field.size, 5 * field.scale)
-    return ((rough > 0.45) & (field.depth < -0.08)).astype(np.float32)
+    # Noise makes the bodies irregular; it must not add specks far from them.
+    return ((rough > 0.45) & (soft > 0.2) & (field.depth < -0.08)).astype(np.float32)
 
 
 def _dna(field: Field, preparation: Preparation, nucleoli: Image, rng: np.random.Generator) -> Image:

@@ -53,15 +53,19 @@ def test_logits_are_float32_under_autocast() -> None:
     torch.testing.assert_close(found, head([x]))
 
 
-def test_pyramid_adds_the_next_coarser_stage_to_each() -> None:
+def test_pyramid_adds_all_coarser_stages_to_each() -> None:
     torch.manual_seed(0)
     pyramid, widths = Pyramid((3, 5, 7), 4), (3, 5, 7)
     stages = [torch.randn(2, width, 12 >> number, 8 >> number) for number, width in enumerate(widths)]
     own = [lateral(stage) for lateral, stage in zip(pyramid.lateral, stages, strict=True)]
-    enlarged = [level.repeat_interleave(2, -1).repeat_interleave(2, -2) for level in own[1:]]
-    expected = [own[0] + enlarged[0], own[1] + enlarged[1], own[2]]
+    middle = own[1] + doubled(own[2])
+    expected = [own[0] + doubled(middle), middle, own[2]]
     for found, smooth, total in zip(pyramid(stages), pyramid.smooth, expected, strict=True):
         torch.testing.assert_close(found, smooth(total))
+
+
+def doubled(level: torch.Tensor) -> torch.Tensor:
+    return level.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
 
 def test_pyramid_enlarges_to_levels_of_odd_sizes() -> None:

@@ -139,6 +139,16 @@ def test_the_share_of_blebbing_cells_has_bumps_on_the_outline() -> None:
         assert ((rough < 0.005) | (rough > 0.01)).mean() > 0.95
 
 
+def test_the_share_of_cells_with_processes_has_long_thin_protrusions() -> None:
+    def longest(field: Field) -> Floats:
+        return np.asarray(field.outline.max(axis=1) / np.median(field.outline, axis=1))
+
+    for share in (0, 0.5, 1):
+        # Rounded cells have none otherwise.
+        long = joined(longest(field) for field in many(12, rounded=1, processes=share))
+        assert (long > 1.3).mean() == pytest.approx(share, abs=0.1)
+
+
 def test_lobed_nuclei_have_a_dent_and_elongated_cells_are_long() -> None:
     def dent(field: Field) -> Floats:
         return np.asarray(field.nucleus.min(axis=1) / radius(field.nucleus))

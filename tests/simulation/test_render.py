@@ -122,7 +122,7 @@ def test_cells_without_the_protein_are_dark_and_not_in_the_mask(use: Use, grown:
     everywhere = plain_antibody(CYTOSOL)
     some = replace(everywhere, staining=replace(everywhere.staining, expressing=0.4))
     contain = []
-    for field in range(8):
+    for field in range(12):
         use(everywhere)
         full, mask = render_with_masks(entry(CYTOSOL, field=field), SETTINGS)
         use(some)
@@ -139,8 +139,8 @@ def test_cells_without_the_protein_are_dark_and_not_in_the_mask(use: Use, grown:
                 assert ratio > 0.9 if shown.all() else ratio < 0.15
                 contain.append(shown.all())
     # One cell of each field contains the protein in any case.
-    expected = 0.4 * len(contain) + 0.6 * 8
-    assert np.sum(contain) == pytest.approx(expected, abs=3 * np.sqrt(0.24 * len(contain)))
+    expected = 0.4 * len(contain) + 0.6 * 12
+    assert np.sum(contain) == pytest.approx(expected, abs=4 * np.sqrt(0.24 * len(contain)))
 
 
 def test_at_least_one_cell_in_the_frame_and_all_dividing_ones_contain_the_protein(use: Use, grown: list[Field]) -> None:
@@ -198,6 +198,75 @@ def test_debris_is_in_all_channels_and_as_many_specks_as_told(use: Use) -> None:
         specks.append(ndimage.label((added > 1).any(axis=2))[1])
     # The mean of 8 Poisson numbers has a standard deviation of 1.1; some specks are too faint or touch.
     assert np.mean(specks) == pytest.approx(10, abs=3.5)
+
+
+def test_fibres_are_long_thin_and_in_all_channels(use: Use) -> None:
+    for field in range(3):
+        use(plain_antibody(CYTOSOL))
+        clean = render(entry(CYTOSOL, field=field), SETTINGS).astype(float)
+        use(exposed(plain_antibody(CYTOSOL), fibres=3))
+        added = render(entry(CYTOSOL, field=field), SETTINGS) - clean
+        assert added.min() >= -1
+        if (lit := (added > 2).any(axis=2)).any():
+            number, _ = ndimage.label(lit, np.ones((3, 3)))
+            largest = number == 1 + np.argmax(np.bincount(number.ravel())[1:])
+            rows, columns = np.nonzero(largest)
+            length = max(np.ptp(rows), np.ptp(columns))
+            assert length > 20
+            assert largest.sum() < 12 * length  # pixels wide
+
+
+def test_glare_spreads_a_share_of_the_light_over_the_surroundings(use: Use, grown: list[Field]) -> None:
+    use(exposed(plain_antibody(CYTOSOL), gain=(0.5,) * 4))
+    clean = render(entry(CYTOSOL), SETTINGS).astype(float)
+    use(exposed(plain_antibody(CYTOSOL), gain=(0.5,) * 4, glare=0.4))
+    image = render(entry(CYTOSOL), SETTINGS).astype(float)
+    assert image.mean(axis=(0, 1)) / clean.mean(axis=(0, 1)) == pytest.approx(np.full(4, 1.4), abs=0.05)
+    cells = grown[-1].depth <= 1
+    beside = ~cells & ndimage.binary_dilation(cells, iterations=6)
+    # Nuclei, the only blue, are farther away.
+    assert (image[beside].mean(axis=0) > clean[beside].mean(axis=0) + 0.5)[[GREEN, RED, YELLOW]].all()
+
+
+def test_vacuoles_are_dark_in_all_channels_and_outside_nuclei(use: Use, grown: list[Field]) -> None:
+    plain = plain_antibody(CYTOSOL)
+    use(plain)
+    clean = render(entry(CYTOSOL), SETTINGS).astype(float)
+    use(replace(plain, culture=replace(plain.culture, vacuoles=8)))
+    darker = clean - render(entry(CYTOSOL), SETTINGS)
+    assert darker.min() >= -1
+    cytoplasm, nuclei = (grown[-1].depth > 0.05) & (grown[-1].depth < 1), grown[-1].depth < -0.2
+    assert (darker[cytoplasm] > 3).mean(axis=0)[[GREEN, RED, YELLOW]].min() > 0.01
+    assert (darker[nuclei] > 3).mean() < 0.001
+
+
+def test_off_target_dots_are_green_and_lie_in_cells(use: Use, grown: list[Field]) -> None:
+    plain = plain_antibody(2)  # nucleoli leave the cytoplasm dark
+    use(plain)
+    clean, shown = render_with_masks(entry(2), SETTINGS)
+    use(replace(plain, staining=replace(plain.staining, specks=0.2)))
+    image, same = render_with_masks(entry(2), SETTINGS)
+    np.testing.assert_array_equal(same, shown)
+    np.testing.assert_allclose(image[..., BLUE:].astype(int), clean[..., BLUE:], atol=1)
+    dots = image[..., GREEN] > clean[..., GREEN] + 5.0
+    assert dots.sum() > 50
+    assert (grown[-1].depth[dots] <= 1).mean() > 0.95
+
+
+def test_labels_vary_between_cells_independently_of_each_other(use: Use, grown: list[Field]) -> None:
+    both = plain_antibody(0, CYTOSOL)
+    ratios = []
+    use(replace(both, staining=replace(both.staining, independent=0.3)))
+    for field in range(4):
+        green = render(entry(0, CYTOSOL, field=field), SETTINGS)[..., GREEN].astype(float)
+        owner, depth = grown[-1].owner, grown[-1].depth
+        for cell in np.flatnonzero(grown[-1].phase == INTERPHASE):
+            parts = [(owner == cell) & (depth > low) & (depth < high) for low, high in ((-0.9, -0.2), (0.1, 0.5))]
+            if min(part.sum() for part in parts) > 80:
+                inner, outer = (green[part].mean() for part in parts)
+                ratios.append(np.log(inner / outer))
+    # Each label contributes a standard deviation of 0.3, but some cytosol is in the nucleus.
+    assert np.std(ratios) == pytest.approx(0.3 * np.sqrt(2), rel=0.35)
 
 
 def test_the_share_of_misplaced_cells_is_out_of_focus(use: Use, grown: list[Field]) -> None:

@@ -127,7 +127,7 @@ def test_a_share_of_the_red_stain_is_missing_over_nuclei(missing: float) -> None
 
 def test_diffuse_tubulin_lies_between_the_filaments() -> None:
     added = stained(red_diffuse=0.3).red - stained(red_diffuse=0).red
-    assert added[between(*AROUND)].mean() == pytest.approx(0.3, rel=0.2)
+    assert added[between(*AROUND)].mean() == pytest.approx(0.3, rel=0.3)
     assert added[between(*AROUND)].mean() > added[between(*MIDDLE)].mean() > added[between(*EDGE)].mean() > 0
     assert (added[between(0, 0.9)] > 0).all()
 
