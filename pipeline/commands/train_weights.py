@@ -11,7 +11,6 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -50,14 +49,12 @@ def main(arguments: Sequence[str]) -> None:
     profile = params.load_weights_profile(parsed.profile)
     check(profile, parsed.profile)
     recipe = profile.model
-    # Windows cost little to prepare; on a processor, loader processes would slow the training down by a tenth.
-    loaders: int | Literal["auto"] = "auto" if hardware.device().type == "cuda" else 0
-    machine = params.Machine(workers=loaders, predict_batch=PREDICT_BATCH, devices=1, save_minutes=5, tensorboard=False)
+    machine = params.Machine(workers="auto", predict_batch=PREDICT_BATCH, devices=1, save_minutes=5, tensorboard=False)
     entries = plan(profile.fields)
     parts = {split: [entry for entry in entries if entry.split == split] for split in ("train", "test")}
     drawn = folder_of(profile.fields, recipe.size)
     shards = {
-        split: draw_fields(drawn / split, part, profile.fields, recipe.size, hardware.workers("auto"))
+        split: draw_fields(drawn / split, part, profile.fields, recipe.size, hardware.workers(machine.workers))
         for split, part in parts.items()
     }
     truth = {split: target_matrix(targets(part)["Target"]) for split, part in parts.items()}
@@ -101,13 +98,12 @@ def check(profile: params.WeightsProfile, path: Path) -> None:
     """
     model, fields = profile.model, profile.fields
     size, crop, batch = model.size, model.augment.crop, model.batch_size
+    side = round(crop * size)  # as Windows cuts them
     requirements = {
         f"model.size is {size}: it must be a multiple of 32, and at most fields.size ({fields.size})": (
             size % 32 == 0 and size <= fields.size
         ),
-        f"model.augment.crop is {crop}: crop x size must be a multiple of 32 px, not {crop * size:g}": (
-            crop * size % 32 == 0
-        ),
+        f"model.augment.crop is {crop}: crop x size must be a multiple of 32 px, not {side}": side % 32 == 0,
         f"model.augment.warp is {model.augment.warp}: it must be 0": model.augment.warp == 0,
         "model.head must be label_queries, with a pyramid": bool(model.head == "label_queries" and model.pyramid),
         f"model.accumulate is {model.accumulate}: it must be 1": model.accumulate == 1,

@@ -263,6 +263,12 @@ def test_a_wrong_key_is_named_with_the_file_and_nothing_is_drawn(
     assert [path.name for path in folder.iterdir()] == ["cells.yaml"]
 
 
+def test_windows_of_a_rounded_size_are_accepted() -> None:
+    model = MODEL.model_copy(update={"size": 96, "augment": MODEL.augment.model_copy(update={"crop": 0.3333})})
+    fields = FIELDS.model_copy(update={"size": 96})
+    train_weights.check(params.WeightsProfile(fields=fields, model=model), Path("cells.yaml"))
+
+
 def test_other_sections_are_not_those_of_a_profile(folder: Path) -> None:
     shutil.copy(ROOT / "params.yaml", folder / "cells.yaml")
     message = r"^cells\.yaml: fields: this key is missing; .*sample: unknown key; allowed here: fields, model"
