@@ -2,8 +2,9 @@
 
 FOLDER contains ``train.csv`` (columns Id and Target) and, in any subfolder, ID_green.png, ID_blue.png, ID_red.png and
 ID_yellow.png. The network must not have been trained on these images, which the command does not check. Probabilities
-are averaged over the eight views of TTA and over the sizes. There is no threshold: labels with at least three positives
-and a negative are scored by
+are averaged over the eight views of TTA and over the sizes, by default 1, 7/6 and 4/3 of the one that the network was
+trained at, because the size that suits differs between cells. There is no threshold: labels with at least three
+positives and a negative are scored by
 
 - AUC: the area under the ROC curve; the chance level is 0.5.
 - AP: the average precision; the chance level is the label's share of the samples.
@@ -56,6 +57,10 @@ MIN_POSITIVES = 3
 """Labels with fewer positives are not scored: one sample would decide most of the score."""
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+SCALES = (1, 7 / 6, 4 / 3)
+"""The default sizes, relative to the network's own and rounded to multiples of ``STRIDE``."""
+STRIDE = 32
+"""Pixels per position of the network's last stage."""
 READ_SIZE = 512
 """Images are read at this size, or at the largest size asked for."""
 BATCH = 16
@@ -222,6 +227,11 @@ def parse_sizes(text: str) -> list[int]:
     return list(map(int, words))
 
 
+def default_sizes(size: int) -> list[int]:
+    """The sizes to average over for a network that was trained at ``size``, without duplicates."""
+    return list(dict.fromkeys(round(scale * size / STRIDE) * STRIDE for scale in SCALES))
+
+
 def parse_stains(text: str) -> list[str]:
     """Parse ``--stains``, as in "green,blue", to channels in the usual order."""
     words = text.split(",")
@@ -267,7 +277,7 @@ def main(
         ids, truth = read_truth(archive)
         scored_labels(truth)  # before predicting, which takes minutes
         network, recipe = checkpoint.load(weights)
-        sizes = sizes or [recipe.size]
+        sizes = sizes or default_sizes(recipe.size)
         sized = [recipe.model_copy(update={"size": side}) for side in sizes]
         # Probabilities are averaged over the members of a model: here its sizes in place of its folds.
         models: LoadedModels = {"network": [FoldModel(network.to(hardware.device()), one) for one in sized]}
@@ -292,7 +302,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="train.csv and the images")
     parser.add_argument("--weights", metavar="FILE", type=Path, required=True, help="weight file of a training")
-    parser.add_argument("--size", metavar="N[,N...]", default="", help="image sizes (pixels, default: the model's own)")
+    parser.add_argument("--size", metavar="N[,N...]", default="", help="image sizes in pixels (default: see above)")
     parser.add_argument("--stains", default=",".join(CHANNELS), help="channels that are not set to 0 (default: all)")
     parser.add_argument("--forest", metavar="N", type=int, default=0, help="train a forest on N simulated fields")
     parser.add_argument("--forest-seed", metavar="SEED", type=int, default=FOREST_SEED, help="default: %(default)s")

@@ -75,9 +75,9 @@ def golgi(scene: Scene, rng: np.random.Generator) -> Image:
     """Short stacked threads and blobs beside the nucleus or over it: compact, or spread around it."""
     wide, blobs, faint = scene.staining.style
     cell = scene.cells(rng, 8, 30)
-    points = scene.beside(rng, cell, -0.1 - 0.4 * faint, 0.15 + 0.3 * wide, 0.2 + 1.2 * wide**2)
+    points = scene.beside(rng, cell, -0.25 * blobs, 0.15 + 0.3 * wide, 0.2 + 1.2 * wide**2)
     tangent = scene.field.pole[cell] + np.pi / 2 + rng.normal(0, 0.7, len(cell))
-    ribbon = scene.threads(cell, wander(rng, points, tangent, (4 + 7 * wide) * scene.spot, 1.0), width=1.1, gain=2)
+    ribbon = scene.threads(cell, wander(rng, points, tangent, (4 + 9 * wide) * scene.spot, 1.0), width=0.7 + 0.5 * faint, gain=2)
     spots = scene.dots(rng, cell, points, 1.2 + 0.6 * blobs, 0.35)
     return COMPACT * ((1 - blobs) * ribbon + blobs * spots) + 0.2 * faint**2 * scene.cytoplasm()
 
@@ -121,7 +121,7 @@ def mitochondria(scene: Scene, rng: np.random.Generator) -> Image:
     depth = 0.04 + (0.5 + 0.4 * outer) * rng.random(len(cell)) ** 1.6
     start = scene.field.place(cell, turn, depth)
     heading = turn + rng.choice([0, np.pi / 2], len(cell)) + rng.normal(0, 0.6, len(cell))
-    paths = wander(rng, start, heading, (2.5 + 12 * length) * scene.unit, 1.2)
+    paths = wander(rng, start, heading, (2.5 + 22 * length**2) * scene.unit, 1.2 - 0.6 * length)
     lines = scene.threads(cell, paths, width=0.4 + 0.6 * thick, gain=1.5) * scene.texture(rng, 6, 0.3)
     return 1.5 * lines * scene.cytoplasm()
 
@@ -158,14 +158,15 @@ def rods_and_rings(scene: Scene, rng: np.random.Generator) -> Image:
 
 
 def intermediate_filaments(scene: Scene, rng: np.random.Generator) -> Image:
-    """A tangled cage of curly threads around the nucleus."""
-    cell = scene.cells(rng, 55, 90)
+    """A tangled cage of curly threads around the nucleus, in some antibodies over a filled cell."""
+    dense, wide, filled = scene.staining.style
+    cell = scene.cells(rng, 45 + 30 * dense, 70 + 90 * dense)
     turn = rng.uniform(0, 2 * np.pi, len(cell))
-    start = rng.uniform(0.5, 0.75, (len(cell), 1)) * np.column_stack([np.cos(turn), np.sin(turn)])
+    start = rng.uniform(0.5, 0.7 + 0.25 * wide**2, (len(cell), 1)) * np.column_stack([np.cos(turn), np.sin(turn)])
     heading = turn + rng.choice([-1, 1], len(cell)) * rng.normal(1.3, 0.5, len(cell))
     paths = through_cell(scene.field, cell, wander(rng, start, heading, 1.0, 1.3))
     lines = scene.threads(cell, paths, width=0.6, gain=0.7) * (1 - 0.6 * scene.nuclei())
-    return 1.3 * lines + 0.06 * scene.cytoplasm()
+    return 1.3 * lines + (0.06 + 0.4 * filled**2) * scene.cytoplasm()
 
 
 def actin_filaments(scene: Scene, rng: np.random.Generator) -> Image:

@@ -203,8 +203,8 @@ def _draw_culture(rng: np.random.Generator, labels: Sequence[int]) -> Culture:
 
 
 def _draw_staining(rng: np.random.Generator, labels: Sequence[int]) -> Staining:
-    haze = rng.exponential(0.11, 2).clip(0, 0.5)
-    strength = np.exp(rng.uniform(np.log(0.3), 0, len(labels)))
+    haze = rng.exponential(0.16, 2).clip(0, 0.8)
+    strength = np.exp(rng.uniform(np.log(0.2), 0, len(labels)))
     return Staining(
         strength={label: float(share) for label, share in zip(labels, strength / strength.max(), strict=True)},
         variation=rng.uniform(0.1, 0.6),

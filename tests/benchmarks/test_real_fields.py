@@ -168,6 +168,11 @@ def test_the_command_scores_the_mean_over_views_and_sizes(
         assert text in printed
 
 
+def test_default_sizes_are_multiples_of_the_stride() -> None:
+    assert real_fields.default_sizes(384) == [384, 448, 512]
+    assert real_fields.default_sizes(64) == [64, 96]
+
+
 def test_the_forest_is_scored_beside_the_network(
     folder: Path, weights: Path, drawn: list[Entry], capsys: pytest.CaptureFixture[str]
 ) -> None:
