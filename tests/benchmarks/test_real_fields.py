@@ -207,7 +207,7 @@ def test_the_forest_is_that_of_a_training_on_the_same_fields() -> None:
     fit_closed_form(FeatureForest(CLASSICAL.seed), samples, samples, CLASSICAL, machine, on_epoch)
     with torch.no_grad():
         found = forest(samples.batch([(0, position, 0) for position in range(len(samples))])[0]).sigmoid()
-    np.testing.assert_array_equal(found.cpu().numpy(), expected[0])
+    np.testing.assert_allclose(found.cpu().numpy(), expected[0], rtol=1e-6)  # sums depend on the batch size
 
 
 def test_cached_features_are_used_for_the_same_fields_only(drawn: list[Entry], tmp_path: Path) -> None:
