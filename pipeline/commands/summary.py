@@ -22,10 +22,10 @@ def describe(metrics: dict[str, Any], sources: Sequence[str]) -> str:
     """The scores as aligned lines, from the content of metrics.json and the names of the sources."""
     folds = ", ".join(f"{score:.3f}" for score in metrics["folds"].values())
     baselines = ", ".join(f"{name.replace('_', ' ')} {score:.3f}" for name, score in metrics["baselines"].items())
-    low, high = metrics["expected_test_low"], metrics["expected_test_high"]
+    has_test = "expected_test_low" in metrics
     scores = [metrics]
     rows = [
-        ("submission", str(paths.SUBMISSION)),
+        ("submission", str(paths.SUBMISSION) if has_test else f"none: {paths.source(sources[0])} has no test set"),
         ("report", f"{paths.REPORT} (open it in a browser)"),
         ("metrics", f"{paths.METRICS}, tables in {paths.TABLES}/, plots in {paths.PLOTS}/"),
         (
@@ -35,8 +35,10 @@ def describe(metrics: dict[str, Any], sources: Sequence[str]) -> str:
         ("by fold", f"{folds} (mean {metrics['fold_mean']:.3f}, SD {metrics['fold_sd']:.3f})"),
         ("baselines", baselines),
         ("leakage", _leakage(**metrics["memory"])),
-        ("expected", f"{low:.3f} to {high:.3f} for single-fold models on the test set"),
     ]
+    if has_test:
+        low, high = metrics["expected_test_low"], metrics["expected_test_high"]
+        rows.append(("expected", f"{low:.3f} to {high:.3f} for single-fold models on the test set"))
     if "test" in metrics:
         kind = simulated(sources[:1])  # the first source has the test set
         rows += [

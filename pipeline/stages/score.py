@@ -200,11 +200,10 @@ def main() -> None:
         "confusions": confusions(held_out.decisions, truth),
         **tabulate(choices),
     }
+    test_samples = len(result_files.load_blend(result_files.TEST).ids)
     metrics: dict[str, Any] = {
         **summarise(held_out.decisions, truth, groups, params.score),
-        **expect_test(
-            held_out.decisions, truth, groups, len(result_files.load_blend(result_files.TEST).ids), params.score
-        ),
+        **(expect_test(held_out.decisions, truth, groups, test_samples, params.score) if test_samples else {}),
         "confidence": params.score.confidence,
         "fold_mean": float(fold_table["macro_f1"].mean()),
         "fold_sd": float(fold_table["macro_f1"].std()),
