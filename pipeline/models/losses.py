@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from pipeline.core import params
 
+TINY = torch.finfo(torch.float32).tiny
+"""Lower limit of probabilities that are raised to a power: the gradient of ``x ** 0.5`` is infinite at 0."""
 RAREST = 1e-3
 """Lower limit of label frequencies in the computation of label weights."""
 
@@ -39,7 +41,7 @@ def focal(
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, weight=weights, reduction="none")
     # 1 - p_t is computed from sigmoids, which avoids cancellation for p_t close to 1.
     miss = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()
-    loss = cross_entropy * miss**gamma
+    loss = cross_entropy * miss.clamp_min(TINY) ** gamma
     if alpha is not None:
         loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
     return loss.mean()
@@ -78,10 +80,11 @@ def asymmetric(
         A scalar, float32.
     """
     logits, targets = logits.float(), targets.float()
-    positive = -((-logits).sigmoid() ** gamma_positive) * F.logsigmoid(logits)
+    positive = -((-logits).sigmoid().clamp_min(TINY) ** gamma_positive) * F.logsigmoid(logits)
     complement = ((-logits).sigmoid() + margin).clamp_max(1)  # 1 - q
     # Without a margin it can be 0, and its logarithm is finite only if it is computed from the logit.
-    negative = -((1 - complement) ** gamma_negative) * (complement.log() if margin else F.logsigmoid(-logits))
+    focus = (1 - complement).clamp_min(TINY) ** gamma_negative
+    negative = -focus * (complement.log() if margin else F.logsigmoid(-logits))
     loss = targets * positive + (1 - targets) * negative
     return (loss if weights is None else loss * weights).mean()
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from pipeline.core import params
+from pipeline.core.model_params import Asymmetric, Focal
 from pipeline.models import losses
 from pipeline.models.losses import asymmetric, focal, lovasz, objective, smooth, soft_f1
 from tests.fixtures.models import TINY
@@ -114,15 +115,29 @@ def test_lovasz_is_the_extension_of_the_jaccard_loss(samples: list[tuple[float, 
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_extreme_logits_keep_loss_and_gradient_finite(name: params.LossName, dtype: torch.dtype) -> None:
-    logits = torch.tensor([[-300.0, 300.0, -300.0, 300.0] * 7], dtype=dtype, requires_grad=True)
-    loss = single(name)(logits, torch.tensor([[0.0, 0.0, 1.0, 1.0] * 7]))
-    loss.backward()  # type: ignore[no-untyped-call]
-    assert loss.dtype == torch.float32
-    assert torch.isfinite(loss)
-    assert logits.grad is not None
-    assert torch.isfinite(logits.grad).all()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [17.0, 90.0, 104.0, 120.0, 300.0])  # sigmoid is denormal at -90, and 0 from -104
+@pytest.mark.parametrize("gamma", [0.0, 0.01, 0.5, 1.0, 1.5, 4.0])
+def test_extreme_logits_keep_loss_and_gradient_finite(
+    name: params.LossName, dtype: torch.dtype, size: float, gamma: float
+) -> None:
+    targets = torch.tensor([[0.0, 0.0, 1.0, 1.0] * 7])
+    for margin, smoothing in ((0.05, 0.0), (0.0, 0.1)):
+        model = TINY.model_copy(
+            update={
+                "loss": {name: 1.0},
+                "focal": Focal(gamma=gamma, alpha=None),
+                "asymmetric": Asymmetric(gamma_positive=gamma, gamma_negative=gamma, margin=margin),
+                "label_smoothing": smoothing,
+            }
+        )
+        logits = torch.tensor([[-size, size, -size, size] * 7], dtype=dtype, requires_grad=True)
+        loss = objective(model, torch.full((28,), 0.2))(logits, targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert loss.dtype == torch.float32
+        assert torch.isfinite(loss)
+        assert logits.grad is not None
+        assert torch.isfinite(logits.grad).all()
 
 
 def test_two_labels_in_four_missed_by_300_cost_150() -> None:
