@@ -77,7 +77,9 @@ def golgi(scene: Scene, rng: np.random.Generator) -> Image:
     cell = scene.cells(rng, 8, 30)
     points = scene.beside(rng, cell, -0.25 * blobs, 0.15 + 0.3 * wide, 0.2 + 1.2 * wide**2)
     tangent = scene.field.pole[cell] + np.pi / 2 + rng.normal(0, 0.7, len(cell))
-    ribbon = scene.threads(cell, wander(rng, points, tangent, (4 + 9 * wide) * scene.spot, 1.0), width=0.7 + 0.5 * faint, gain=2)
+    ribbon = scene.threads(
+        cell, wander(rng, points, tangent, (4 + 9 * wide) * scene.spot, 1.0), width=0.7 + 0.5 * faint, gain=2
+    )
     spots = scene.dots(rng, cell, points, 1.2 + 0.6 * blobs, 0.35)
     return COMPACT * ((1 - blobs) * ribbon + blobs * spots) + 0.2 * faint**2 * scene.cytoplasm()
 

@@ -1,7 +1,6 @@
 """Write the submission: a row per test sample, in the order of sample_submission.csv.
 
-Reads blend/test.npz and the first source's index; writes submission.csv. If the source has no test set, the file has the
-header alone, and one sentence says so.
+Reads blend/test.npz and the first source's index; writes submission.csv. Without a test set it has the header alone.
 """
 
 import pandas as pd
