@@ -48,6 +48,12 @@ def main(arguments: Sequence[str]) -> None:
     parsed = parser.parse_args(arguments)
     profile = params.load_weights_profile(parsed.profile)
     check(profile, parsed.profile)
+    with paths.locked(states_folder(parsed.profile) / "lock"):
+        train(profile, parsed.profile, keep_fields=parsed.keep_fields)
+
+
+def train(profile: params.WeightsProfile, path: Path, *, keep_fields: bool) -> None:
+    """Draw the fields, train the model of the profile at ``path``, and write its weights and learning curve."""
     recipe = profile.model
     machine = params.Machine(workers="auto", predict_batch=PREDICT_BATCH, devices=1, save_minutes=5, tensorboard=False)
     entries = plan(profile.fields)
@@ -74,19 +80,19 @@ def main(arguments: Sequence[str]) -> None:
     training = Windows([shard.images for shard in shards["train"]], [shard.bits for shard in shards["train"]], recipe)
     code = code_digest.of_module("pipeline.commands.train_weights")
     run = fingerprint(f"{profile.model_dump_json()} {code}", [])
-    states = SavedStates(states_folder(parsed.profile), run)
+    states = SavedStates(states_folder(path), run)
     network = fit_fields(network, training, prior, batches_of(shards["test"]), recipe, machine, on_epoch, states)
     checkpoint.save(
-        parsed.profile.with_suffix(".safetensors"),
+        path.with_suffix(".safetensors"),
         network,
         recipe,
         Provenance.of_ids(entry.id for entry in parts["train"]),
         half=True,
     )
-    with paths.replacing(parsed.profile.with_suffix(".csv")) as temporary:
+    with paths.replacing(path.with_suffix(".csv")) as temporary:
         history.table(rows).to_csv(temporary, index=False)
     states.remove_job()
-    if not parsed.keep_fields:
+    if not keep_fields:
         shutil.rmtree(drawn)
 
 

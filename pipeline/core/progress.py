@@ -26,12 +26,15 @@ def track(
     items: Iterable[T], what: str, *, total: int | None = None, unit: str = "samples", shown: bool = True
 ) -> "tqdm[T]":
     """Iterate over ``items``; if ``shown``, show on stderr how many are done, the rate and the remaining time."""
-    return _bar(items, what, total, unit, shown)
+    return _bar(items, what, total, unit, shown, done=0)
 
 
-def count(what: str, *, total: int, unit: str = "samples", shown: bool = True) -> "tqdm[NoReturn]":
-    """Show progress of work that is not a loop: a context manager whose ``update(n)`` reports n more items as done."""
-    return _bar(None, what, total, unit, shown)
+def count(what: str, *, total: int, unit: str = "samples", shown: bool = True, done: int = 0) -> "tqdm[NoReturn]":
+    """Show progress of work that is not a loop: a context manager whose ``update(n)`` reports n more items as done.
+
+    ``done`` items were finished by an earlier run; they are not counted for the rate.
+    """
+    return _bar(None, what, total, unit, shown, done)
 
 
 def say(line: str) -> None:
@@ -39,7 +42,7 @@ def say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-def _bar(items: Iterable[T] | None, what: str, total: int | None, unit: str, shown: bool) -> "tqdm[T]":
+def _bar(items: Iterable[T] | None, what: str, total: int | None, unit: str, shown: bool, done: int) -> "tqdm[T]":
     live = sys.stderr.isatty()
     return tqdm(  # type: ignore[return-value]  # the stubs do not allow None for items
         items,
@@ -51,4 +54,5 @@ def _bar(items: Iterable[T] | None, what: str, total: int | None, unit: str, sho
         bar_format=None if live else "{desc}: {n_fmt}/{total_fmt}{unit}, {rate_fmt}, {remaining} left",
         dynamic_ncols=live,
         disable=not shown,
+        initial=done,
     )

@@ -5,7 +5,6 @@ Instead, each line of the journal has a checksum of itself and of its row's pixe
 never reached the disk are detected, and these rows are packed again.
 """
 
-import fcntl
 import io
 import json
 import math
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core.errors import InputError
+from pipeline.core.paths import locked
 from pipeline.core.progress import track
 
 JOURNAL = "journal"
@@ -84,11 +83,8 @@ def open_partial(
         OSError: the disk is full; complete rows are kept.
     """
     with ExitStack() as stack:
+        stack.enter_context(locked(folder / JOURNAL))
         images, journal = (_open(folder / file, stack) for file in (name, JOURNAL))
-        try:
-            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder}: another run is using this folder: wait for it, or stop it") from None
         found = _read_journal(journal, [made_by, *shape[1:]])
         partial = Partial(images, journal, _allocate(images, shape), shape, {})
         for row in track(found, "checking rows packed by an earlier run") if found else ():

@@ -102,9 +102,8 @@ def fit_fields(
     resume(run, on_epoch)
     first = run.epoch * steps + run.step
     workers = hardware.workers(machine.workers)
-    progress = count("training", total=len(training) * size, unit="windows")
+    progress = count("training", total=len(training) * size, unit="windows", done=first * size)
     with when_asked_to_stop(run.stop), windows.open_batches(training, first, workers) as batches, progress as bar:
-        bar.update(first * size)
         for epoch in range(run.epoch, recipe.epochs):
             meter = ThroughputMeter()
             for batch in islice(meter.measured(batches), steps - run.step):

@@ -73,14 +73,14 @@ def fit(
     resume(run, on_epoch)
     with world.explain_lost_process():
         world.barrier()  # nothing new is saved before every process has loaded the same state
-    progress = count("training", total=recipe.epochs * steps * images, unit="images", shown=world.is_main)
+    done = (run.epoch * steps + run.step) * images
+    progress = count("training", total=recipe.epochs * steps * images, unit="images", shown=world.is_main, done=done)
     with (
         when_asked_to_stop(run.stop),
         world.explain_lost_process(),
         closing_workers(batches, held_out_batches),
         progress as bar,
     ):
-        bar.update((run.epoch * steps + run.step) * images)
         for epoch in range(run.epoch, recipe.epochs):
             draws.epoch, draws.begin = epoch, run.step * recipe.accumulate
             meter = ThroughputMeter(world.size)

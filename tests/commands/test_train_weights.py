@@ -208,6 +208,17 @@ def test_a_run_killed_while_it_draws_and_while_it_trains_goes_on_to_the_same_byt
     assert not list((paths.RESUME / "weights").iterdir())  # neither fields nor states are left
 
 
+def test_a_second_run_of_the_same_profile_is_refused(folder: Path) -> None:
+    write_profile(folder)
+    profile = folder / "cells.yaml"
+    with (
+        paths.locked(train_weights.states_folder(profile) / "lock"),
+        pytest.raises(InputError, match="another run is using this folder: wait for it, or stop it"),
+    ):
+        train_weights.main([str(profile)])
+    assert not profile.with_suffix(".safetensors").exists()
+
+
 def test_fields_are_removed_unless_they_are_to_be_kept(finished: Path) -> None:
     (kept,) = (finished / ".resume/weights").iterdir()
     assert shards(kept) == [f"test/fields-{start:06}" for start in (0, 3)] + [

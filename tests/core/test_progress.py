@@ -1,5 +1,7 @@
 """Progress in a log: whole lines with count, rate and time left, and nothing redrawn."""
 
+import time
+
 import pytest
 
 from pipeline.core import progress
@@ -18,3 +20,15 @@ def test_a_log_gets_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     assert any(line.startswith("packing: 3/3 samples, ") and line.endswith(" left") for line in lines)
     assert "epoch 1" in lines
     assert all(line.strip() for line in lines)
+
+
+def test_items_of_an_earlier_run_are_shown_but_not_counted_for_the_rate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LOG_INTERVAL_S", 0.0)
+    with progress.count("training", total=2_000_000, done=1_000_000) as bar:
+        time.sleep(0.02)
+        bar.update(1)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("training: 1000001/2000000 samples, ")
+    assert float(last.split(", ")[1].split()[0]) < 100
