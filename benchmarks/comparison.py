@@ -28,7 +28,7 @@ import torch
 
 from benchmarks.interleaved import report
 from benchmarks.real_fields import BATCH, label_mean, ranking, read_truth, scored_labels
-from pipeline.core import code_digest, hardware, params, paths
+from pipeline.core import code_digest, params, paths, processors
 from pipeline.core.entry import run_main
 from pipeline.core.labels import target_matrix
 from pipeline.core.paths import replacing
@@ -88,7 +88,7 @@ class Fields:
 def draw(profile: params.WeightsProfile, count: int) -> tuple[Fields, Judge]:
     """Draw the first ``count`` training fields of the profile, and its held-out fields, unless they are there."""
     size = profile.model.size
-    folder, workers = folder_of(profile.fields, size), hardware.workers(MACHINE.workers)
+    folder, workers = folder_of(profile.fields, size), processors.workers(MACHINE.workers)
     entries = plan(profile.fields)
     train = [entry for entry in entries if entry.split == "train"][:count]
     test = [entry for entry in entries if entry.split == "test"]

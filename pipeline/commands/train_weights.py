@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.core import code_digest, hardware, params, paths
+from pipeline.core import code_digest, params, paths, processors
 from pipeline.core.errors import InputError
 from pipeline.core.labels import target_matrix
+from pipeline.core.locks import locked
 from pipeline.core.progress import say
 from pipeline.data.loader import Batch
 from pipeline.models import checkpoint
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     parsed = parser.parse_args(arguments)
     profile = params.load_weights_profile(parsed.profile)
     check(profile, parsed.profile)
-    with paths.locked(states_folder(parsed.profile) / "lock"):
+    with locked(states_folder(parsed.profile) / "lock"):
         train(profile, parsed.profile, keep_fields=parsed.keep_fields)
 
 
@@ -60,7 +61,7 @@ def train(profile: params.WeightsProfile, path: Path, *, keep_fields: bool) -> N
     parts = {split: [entry for entry in entries if entry.split == split] for split in ("train", "test")}
     drawn = folder_of(profile.fields, recipe.size)
     shards = {
-        split: draw_fields(drawn / split, part, profile.fields, recipe.size, hardware.workers(machine.workers))
+        split: draw_fields(drawn / split, part, profile.fields, recipe.size, processors.workers(machine.workers))
         for split, part in parts.items()
     }
     truth = {split: target_matrix(targets(part)["Target"]) for split, part in parts.items()}

@@ -1,22 +1,45 @@
-"""Settings that depend on the hardware: compute device, number of worker processes, memory allocation."""
+"""Settings that depend on the hardware: compute device, memory allocation."""
 
 import ctypes
+import functools
 import os
-from typing import Literal
+import shutil
+import sys
 
 import torch
+
+from pipeline.core.errors import InputError
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 
 def device() -> torch.device:
-    """The GPU if there is one, otherwise the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU if there is one, otherwise the CPU.
+
+    Raises:
+        InputError: the installed torch has no kernels for the GPU.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    _check_kernels()
+    return torch.device("cuda")
 
 
-def workers(setting: int | Literal["auto"], processes: int = 1) -> int:
-    """Workers for each of ``processes`` processes: ``setting``, or for "auto" the share of the cores, 1 to 16."""
-    return min(max(_cores() // processes, 1), 16) if setting == "auto" else setting
+def check_compiler() -> None:
+    """Check that ``torch.compile`` finds a compiler: of C++ for a CPU, of C for a GPU.
+
+    Raises:
+        InputError: there is none, and the compilation would fail after the data are read.
+    """
+    if device().type == "cuda":
+        names = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    else:
+        names = [os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")]
+    if not any(map(shutil.which, names)):
+        raise InputError(
+            f"params.yaml: compile: true needs a compiler, and there is no {' or '.join(names)} in PATH: install it "
+            "(Debian, Ubuntu: apt install g++; macOS: xcode-select --install), or set compile: false"
+        )
 
 
 def keep_freed_memory() -> None:
@@ -34,6 +57,24 @@ def keep_freed_memory() -> None:
         set_limit(limit, 2**30)
 
 
-def _cores() -> int:
-    """Number of cores this process may use: a scheduler or ``taskset`` may allow fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@functools.cache
+def _check_kernels() -> None:
+    capability = torch.cuda.get_device_capability()
+    built = torch.cuda.get_arch_list()
+    if not any(_runs_on(architecture, capability) for architecture in built):
+        major, minor = capability
+        raise InputError(
+            f"the installed torch has no kernels for this GPU (compute capability {major}.{minor}; it has "
+            f"{', '.join(built)}): install a build of torch for it, or set CUDA_VISIBLE_DEVICES= to use the CPU"
+        )
+
+
+def _runs_on(architecture: str, capability: tuple[int, int]) -> bool:
+    """Whether code for ``architecture``, such as sm_86 (binary) or compute_90 (compiled when loaded), runs on a GPU.
+
+    Binaries run on the same major version from their minor version on; letters mark features of single GPUs.
+    """
+    kind, _, digits = architecture.partition("_")
+    digits = digits.rstrip("abcdefghijklmnopqrstuvwxyz")
+    built = int(digits[:-1]), int(digits[-1])
+    return built <= capability and (kind == "compute" or built[0] == capability[0])

@@ -82,7 +82,8 @@ class BackboneModel(ImageModel):
         description="Feature maps in the backbone's four stages; null keeps the backbone's default."
     )
     attention: Attention = Field(
-        description="Attention blocks: channel (SE), spatial, cbam, nonlocal, or self (local self-attention)."
+        description="Attention blocks: channel (SE), spatial, cbam, nonlocal, or self (local self-attention). Those a "
+        "backbone brings (seresnet50: SE) stay with none, nonlocal and self; channel, spatial and cbam replace them."
     )
     gate_init: Literal["identity", "paper"] = Field(
         description="Initial value of attention gates: identity is exactly 1, paper (as published) is about 0.5."

@@ -40,6 +40,10 @@ __all__ = [
 ]  # fmt: skip
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+"""Without dots, at which DVC splits ``models.NAME``."""
+RESERVED = ("con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)))
+"""Names that Windows reserves for devices."""
 View = Literal["identity", "rot90", "rot180", "rot270", "flip", "flip_rot90", "flip_rot180", "flip_rot270"]
 Policy = Literal["fixed", "global", "per_label", "counts", "expected"]
 Blending = Literal["probabilities", "logits", "ranks", "weights"]
@@ -186,11 +190,22 @@ class Params(Section):
     pack: Pack
     folds: Folds
     templates: Templates
-    models: dict[Name, ModelSection] = Field(min_length=1)
+    models: dict[ModelName, ModelSection] = Field(min_length=1)
     tta: Tta
     ensemble: Ensemble
     score: Score
     machine: Machine
+
+    @model_validator(mode="after")
+    def _names_are_names_of_folders(self) -> "Params":
+        for section, names in (("models", list(self.models)), ("data.sources", list(self.data.sources))):
+            lower = [name.lower() for name in names]
+            for name in names:
+                if lower.count(name.lower()) > 1:
+                    raise ValueError(f"{section}: {name!r} occurs twice; names that differ in case only count as one")
+                if name.lower().partition(".")[0] in RESERVED or name.endswith("."):
+                    raise ValueError(f"{section}: {name!r} is no name of a folder on all systems: choose another")
+        return self
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "Params":

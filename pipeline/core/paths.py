@@ -1,12 +1,9 @@
 """Paths of all artifacts, relative to the project's root folder, in which every stage runs."""
 
-import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from pipeline.core.errors import InputError
 
 DATA = Path("data")
 FOLDS = DATA / "folds.csv"
@@ -93,22 +90,6 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         _remove(temporary)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock on the file ``path``, which is made if it does not exist.
-
-    Raises:
-        InputError: another process holds it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{path.parent}: another run is using this folder: wait for it, or stop it") from None
-        yield
 
 
 def _remove(path: Path) -> None:

@@ -1,6 +1,5 @@
 """Reading new images, which belong to no source: finding, checking and decoding them in batches, as packing does."""
 
-import os
 import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from pipeline.core import processors
 from pipeline.core.errors import InputError, Problem, raise_problems
 from pipeline.core.labels import CHANNELS
 from pipeline.core.progress import track
@@ -114,7 +114,7 @@ def batches(
 
     problems: list[Problem] = []
     ready: dict[str, Image] = {}
-    with closing(in_threads(work, ids, os.cpu_count() or 1)) as results:
+    with closing(in_threads(work, ids, processors.usable())) as results:
         for id_, result in zip(ids, track(results, "predicting", total=len(ids)), strict=True):
             if isinstance(result, list):
                 problems += result

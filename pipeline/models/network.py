@@ -182,6 +182,8 @@ def _backbone(model: params.BackboneModel) -> ResNet:
     if not timm.is_model(model.backbone) or timm.model_entrypoint(model.backbone).__module__ != ResNet.__module__:
         raise InputError(f"params.yaml: backbone {model.backbone!r} is not a ResNet of timm: try resnet18 or resnet34")
     options: dict[str, Any] = {} if model.widths is None else {"channels": model.widths}
+    if (gate := gate_layer(model.attention, model.gate_init)) is not None:
+        options["block_args"] = {"attn_layer": gate}  # without this, a backbone's own attention stays
     # A location may be one bright spot in the image, which average pooling loses; therefore max pooling as well.
     head: dict[str, Any] = {"num_classes": 0, "global_pool": ""}
     if isinstance(model, params.NetworkModel) and model.head == "pooled":
@@ -191,7 +193,6 @@ def _backbone(model: params.BackboneModel) -> ResNet:
         pretrained=False,
         in_chans=len(CHANNELS),
         **head,
-        block_args={"attn_layer": gate_layer(model.attention, model.gate_init)},
         **options,
     )
     assert isinstance(net, ResNet)  # for the type checker

@@ -1,5 +1,7 @@
 """Pretrained weights: files of this project, or three-channel weights in the format of timm and torchvision."""
 
+import pickle
+import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,11 @@ STATISTICS = "normalise."
 """Prefix of the input statistics. They are never loaded, because they depend on the new training images."""
 COUNTER = ".num_batches_tracked"
 """Suffix of weights that may be missing: older files lack them, and batch norm with a momentum does not use them."""
+CONTAINERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
+"""Keys under which training programs keep a network's weights in a file with other things; the first one counts."""
+WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.")
+"""Prefixes of torch.compile, and of DataParallel, in either order."""
+REMEDY = "save only the network's state_dict (torch.save(network.state_dict(), FILE))"
 NAMED = 5
 """Number of weights that a message names; the others are only counted."""
 
@@ -46,7 +53,9 @@ def start_from_weights(network: Network, model: params.BackboneModel) -> Provena
     if model.pretrained is False:
         return Provenance()
     origin = f"timm's {model.backbone}" if model.pretrained is True else model.pretrained
-    found, description = (hub_weights(model.backbone), {}) if model.pretrained is True else _read(Path(origin))
+    found, description = (
+        (hub_weights(model.backbone), {}) if model.pretrained is True else _read(Path(origin).expanduser())
+    )
     provenance = Provenance()
     if description:
         _check_description(description, model, origin)
@@ -86,18 +95,36 @@ def four_channels(rgb: Tensor, yellow: str) -> Tensor:
 
 def _read(path: Path) -> tuple[Weights, dict[str, Any]]:
     """Weights and description; the description is empty for files of other programs."""
+    if not path.exists():
+        raise InputError(f"{path} is missing: pretrained in params.yaml names it")
     if path.suffix == ".safetensors":
-        return checkpoint.read(path)
+        weights, description = checkpoint.read(path)
+        return (weights, description) if description else (_plain_names(weights), {})
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: pretrained in params.yaml names it") from None
     except Exception as error:  # torch raises many types of exceptions for invalid files
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path} is not a weight file ({reason}): save a state_dict to it") from None
-    if not isinstance(loaded, dict) or not all(isinstance(weight, Tensor) for weight in loaded.values()):
-        raise InputError(f"{path} contains more than weights: save only the network's state_dict")
-    return loaded, {}
+        if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
+            raise InputError(
+                f"{path} contains other Python objects than tensors, which could run any code when loaded: {REMEDY}"
+            ) from None
+        raise InputError(f"{path} is not a weight file, or is incomplete: copy it again, or {REMEDY}") from None
+    for key in CONTAINERS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise InputError(
+            f"{path} contains no state_dict, neither by itself nor as one of {', '.join(CONTAINERS)}: {REMEDY}"
+        )
+    return _plain_names(loaded), {}
+
+
+def _plain_names(weights: Weights) -> Weights:
+    """Remove the prefixes that wrappers for several GPUs and for compilation put before every name."""
+    for prefix in WRAPPERS:
+        if weights and all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): weight for name, weight in weights.items()}
+    return weights
 
 
 def _backbone_names(model: params.BackboneModel) -> list[str]:

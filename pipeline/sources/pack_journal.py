@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core.paths import locked
+from pipeline.core.locks import locked
 from pipeline.core.progress import track
 
 JOURNAL = "journal"

@@ -1,6 +1,5 @@
 """Pack a source: decode and check every image once, resize it, and write it to one array."""
 
-import os
 import shutil
 import zlib
 from collections import deque
@@ -15,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from pipeline.core import code_digest, paths
+from pipeline.core import code_digest, paths, processors
 from pipeline.core.errors import InputError, Problem, raise_problems
 from pipeline.core.labels import CHANNELS
 from pipeline.core.progress import say, track
@@ -69,7 +68,7 @@ def pack(
     ids = samples["id"].tolist()
     stamps = [_stamp(archive, id_) for id_ in ids]
     found = list(problems)
-    threads = os.cpu_count() or 1
+    threads = processors.usable()
     with open_partial(folder, IMAGES, shape, _maker(), stamps) as partial:
         if partial.done:
             say(f"{len(partial.done):,} of {len(ids):,} samples were packed by an earlier run")

@@ -4,9 +4,7 @@ Reads the section ``sample`` of params.yaml; writes ``data/sample/``: competitio
 groups.csv (the antibody of every sample) and test_truth.csv (the true labels of the test set).
 """
 
-import os
-
-from pipeline.core import params, paths
+from pipeline.core import params, paths, processors
 from pipeline.core.entry import run_main
 from pipeline.core.paths import replacing
 from pipeline.simulation.competition import plan
@@ -24,7 +22,7 @@ def main() -> None:
         targets(entry for entry in entries if entry.split == "test").to_csv(path, index=False, lineterminator="\n")
     workers = settings.machine.workers
     with replacing(folder / "competition.zip") as path:
-        write_archive(path, entries, settings.sample, (os.cpu_count() or 1) if workers == "auto" else workers)
+        write_archive(path, entries, settings.sample, processors.workers(workers))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from pipeline.core import code_digest, params, paths
+from pipeline.core import code_digest, hardware, params, paths
 from pipeline.core.entry import model_and_fold, run_main
 from pipeline.core.errors import InputError
 from pipeline.core.paths import replacing
@@ -45,6 +45,8 @@ def main() -> None:
     recipe = settings.models[name]
     world = join(settings.machine.devices)
     by_gradient_descent = isinstance(recipe, params.NetworkModel)
+    if isinstance(recipe, params.NetworkModel) and recipe.compile:
+        hardware.check_compiler()
     if not (by_gradient_descent or world.is_main):
         return  # a closed-form head is fitted by one process
     folds = read_folds()
@@ -121,7 +123,7 @@ def run_fingerprint(recipe: params.Model, fold: int, images: Mapping[str, npt.ND
     """Identify a training run by everything its result depends on; the indexes contain a digest of every image."""
     files = [paths.FOLDS, *(paths.packed_index(source) for source in sorted(images))]
     if not isinstance(recipe, params.ClassicalModel) and isinstance(recipe.pretrained, str):
-        files.append(Path(recipe.pretrained))
+        files.append(Path(recipe.pretrained).expanduser())
     shapes = {source: array.shape for source, array in sorted(images.items())}
     code = code_digest.of_module("pipeline.stages.train")
     return fingerprint(f"{recipe.model_dump_json()} {fold} {shapes} {code}", files)

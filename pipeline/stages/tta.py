@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.core import hardware, params, paths
+from pipeline.core import hardware, params, paths, processors
 from pipeline.core.entry import model_and_fold, run_main
 from pipeline.core.progress import track
 from pipeline.data.fold_table import read_folds
@@ -27,7 +27,7 @@ def main() -> None:
     world = join(settings.machine.devices)
     network, recipe = checkpoint.load(paths.model(name, fold))
     network = network.to(hardware.device())
-    workers = hardware.workers(settings.machine.workers, world.size)
+    workers = processors.workers(settings.machine.workers, world.size)
 
     def predict(table: pd.DataFrame, what: str) -> npt.NDArray[np.float32]:
         images = {source: open_images(source) for source in table["source"].unique()}

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.core import hardware, params
+from pipeline.core import hardware, params, processors
 from pipeline.core.errors import InputError
 from pipeline.core.progress import count, say
 from pipeline.data.loader import Batches, Samples, closing_workers, ordered_batches
@@ -62,7 +62,7 @@ def fit_closed_form(
         )
     hardware.keep_freed_memory()
     model.to(hardware.device()).to(memory_format=torch.channels_last).eval()
-    workers = hardware.workers(machine.workers)
+    workers = processors.workers(machine.workers)
     draws = Draws(np.ones(len(training)), FEATURE_BATCH)
     batches, unseen = Batches(training, draws, workers), ordered_batches(held_out, machine.predict_batch, workers)
     meter, seen = ThroughputMeter(), list[Tensor]()

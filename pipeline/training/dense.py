@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.core import hardware, params
+from pipeline.core import hardware, params, processors
 from pipeline.core.errors import InputError, when_asked_to_stop
 from pipeline.core.progress import count
 from pipeline.data.loader import Batch
@@ -101,7 +101,7 @@ def fit_fields(
     run = TrainingRun(DenseLearner(network, prior, recipe, steps, dense_weight), states, machine.save_minutes)
     resume(run, on_epoch)
     first = run.epoch * steps + run.step
-    workers = hardware.workers(machine.workers)
+    workers = processors.workers(machine.workers)
     progress = count("training", total=len(training) * size, unit="windows", done=first * size)
     with when_asked_to_stop(run.stop), windows.open_batches(training, first, workers) as batches, progress as bar:
         for epoch in range(run.epoch, recipe.epochs):

@@ -109,7 +109,15 @@ def score_epoch(
         prior: (28,), proportion of training samples with each label; for macro-F1, each label is predicted for that
             proportion of samples.
         loss: the training objective, computed over the whole fold at once.
+
+    Raises:
+        InputError: a probability is not finite: the training diverged between two checks of its loss.
     """
+    if not np.isfinite(probabilities).all():
+        raise InputError(
+            f"the held-out predictions after epoch {epoch.epoch + 1} are not finite: lower the model's "
+            "learning_rate, or check its images"
+        )
     logits = torch.logit(torch.from_numpy(probabilities), eps=1e-6)
     present = truth.any(axis=0)
     return EpochScores(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.core import hardware, params
+from pipeline.core import hardware, params, processors
 from pipeline.core.errors import InputError, Stopped, when_asked_to_stop
 from pipeline.core.progress import count, say
 from pipeline.data.loader import Batch, Samples, closing_workers, ordered_batches, training_batches
@@ -64,7 +64,7 @@ def fit(
     if recipe.batch_size % world.size:
         raise InputError(f"a batch_size of {recipe.batch_size} cannot be split evenly over {world.size} processes")
     hardware.keep_freed_memory()
-    workers, share = hardware.workers(machine.workers, world.size), (world.rank, world.size)
+    workers, share = processors.workers(machine.workers, world.size), (world.rank, world.size)
     batches, draws = training_batches(training, recipe.batch_size, workers, recipe.repeat, share)
     held_out_batches = ordered_batches(held_out, machine.predict_batch, workers, share)
     steps, images = max(len(batches) // recipe.accumulate, 1), recipe.batch_size * recipe.accumulate

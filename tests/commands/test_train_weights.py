@@ -16,8 +16,9 @@ import torch
 from ruamel.yaml import YAML
 
 from pipeline.commands import train_weights
-from pipeline.core import hardware, params, paths
+from pipeline.core import params, paths, processors
 from pipeline.core.errors import InputError
+from pipeline.core.locks import locked
 from pipeline.models import checkpoint
 from pipeline.models.network import Network
 from pipeline.models.pretrained import start_from_weights
@@ -95,7 +96,7 @@ def write_profile(folder: Path, **changes: dict[str, Any]) -> None:
 def train(*arguments: str) -> tuple[bytes, bytes]:
     """Train in this process and in the working folder; the bytes of the weights and of the learning curve."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hardware, "workers", lambda *_: 0)
+        patch.setattr(processors, "workers", lambda *_: 0)
         patch.setattr(field_store, "SHARD", SHARD)
         train_weights.main(["cells.yaml", *arguments])
     return Path("cells.safetensors").read_bytes(), Path("cells.csv").read_bytes()
@@ -212,7 +213,7 @@ def test_a_second_run_of_the_same_profile_is_refused(folder: Path) -> None:
     write_profile(folder)
     profile = folder / "cells.yaml"
     with (
-        paths.locked(train_weights.states_folder(profile) / "lock"),
+        locked(train_weights.states_folder(profile) / "lock"),
         pytest.raises(InputError, match="another run is using this folder: wait for it, or stop it"),
     ):
         train_weights.main([str(profile)])

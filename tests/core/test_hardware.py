@@ -1,11 +1,16 @@
-"""What a step frees stays with the process for the next one."""
+"""What a step frees stays with the process; GPUs, compilers and cores that cannot be used are not."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+from pipeline.core import hardware, processors
+from pipeline.core.errors import InputError
 
 # Address space, not page faults: the kernels of some sandboxes count no faults.
 STEP = """
@@ -36,3 +41,59 @@ def kept_megabytes(how: str) -> float:
 def test_freed_memory_is_used_again() -> None:
     assert kept_megabytes("leave") < 16
     assert kept_megabytes("keep") > 48
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if there were a GPU, for which the test sets its capability and the architectures torch was built for."""
+    hardware._check_kernels.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    yield
+    hardware._check_kernels.cache_clear()
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("capability", "built", "runs"),
+    [
+        ((6, 0), ["sm_75", "sm_80", "sm_90"], False),  # P100
+        ((7, 0), ["sm_75", "sm_80"], False),  # V100
+        ((7, 5), ["sm_75", "sm_80"], True),  # T4
+        ((8, 9), ["sm_75", "sm_86"], True),  # binaries of a lower minor version
+        ((9, 0), ["sm_80", "sm_90a"], True),
+        ((12, 0), ["sm_90", "compute_90"], True),  # compiled by the driver
+        ((12, 0), ["sm_90", "sm_100"], False),
+    ],
+)
+def test_a_gpu_without_kernels_is_refused_before_it_is_used(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], built: list[str], runs: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built)
+    if runs:
+        assert hardware.device().type == "cuda"
+    else:
+        with pytest.raises(
+            InputError, match=r"no kernels for this GPU .*: install a build of torch for it, or set CUDA_VIS"
+        ):
+            hardware.device()
+
+
+def test_compilation_asks_for_a_compiler_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(InputError, match=r"compile: true needs a compiler, and there is no \S+ in PATH: install it"):
+        hardware.check_compiler()
+    (tmp_path / "mine").write_text("#!/bin/sh\n")
+    (tmp_path / "mine").chmod(0o755)
+    monkeypatch.setenv("CXX", "mine")
+    hardware.check_compiler()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="there is no affinity on this system")
+def test_cores_that_a_scheduler_does_not_allow_are_not_used() -> None:
+    script = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+    script += "from pipeline.core import processors; print(processors.usable(), processors.workers('auto'))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["1", "1"]
+    assert processors.usable() <= (os.cpu_count() or 1)

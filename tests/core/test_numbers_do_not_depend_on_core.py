@@ -10,7 +10,6 @@ import ast
 import itertools
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,24 +23,33 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from pipeline.core import entry, hardware, labels, model_params, params, paths, progress
+from pipeline.core import entry, hardware, labels, model_params, params, paths, processors, progress
 from pipeline.core.errors import raise_problems
 from tests.fixtures.models import TINY
 
 MODULES = sorted(path for path in Path("pipeline/core").glob("*.py"))
-ALLOWED = {"pydantic", "ruamel", "tqdm"}
+ALLOWED = {"joblib", "pydantic", "ruamel", "tqdm"}
 ARRAYS = {
     "pipeline/core/labels.py": ("numpy", {"np.bool_", "np.zeros"}),
-    "pipeline/core/hardware.py": ("torch", {"torch.cuda.is_available", "torch.device"}),
+    "pipeline/core/hardware.py": (
+        "torch",
+        {
+            "torch.cuda.is_available",
+            "torch.device",
+            "torch.cuda.get_device_capability",
+            "torch.cuda.get_arch_list",
+        },
+    ),
 }
 """The modules that import an array library, and all that they may call of it."""
 
 ARITHMETIC = {
     "entry.py": {"time.monotonic() - start", "128 + by"},
     "errors.py": {"len(places) - EXAMPLES"},
-    "hardware.py": {"_cores() // processes", "2 ** 30"},
+    "hardware.py": {"2 ** 30"},
     "labels.py": {"len(LABELS) - 1"},
     "params.py": {"set(proportions) - set(LABELS)"},
+    "processors.py": {"usable() // processes"},
 }
 """All arithmetic there is: times, exit codes, counts and names in messages, worker processes, bytes of memory."""
 
@@ -232,6 +240,7 @@ def test_no_problem_is_no_error() -> None:
 @pytest.mark.parametrize("gpu", [False, True])
 def test_the_device_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch, gpu: bool) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(hardware, "_check_kernels", lambda: None)
     assert hardware.device() == torch.device("cuda" if gpu else "cpu")
 
 
@@ -239,9 +248,9 @@ def test_the_device_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatc
 def test_workers_are_as_many_as_asked_for_or_the_share_of_the_cores(setting: int, cores: int, processes: int) -> None:
     """How many there are changes no byte: tests/training/test_loop.py and tests/simulation compare them."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(os, "sched_getaffinity", lambda _: range(cores), raising=False)
-        assert hardware.workers(setting, processes) == setting
-        assert hardware.workers("auto", processes) == min(max(cores // processes, 1), 16)
+        patched.setattr(processors, "cpu_count", lambda: cores)
+        assert processors.workers(setting, processes) == setting
+        assert processors.workers("auto", processes) == min(max(cores // processes, 1), 16)
 
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]*", fullmatch=True)

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -28,6 +29,26 @@ def test_every_block_of_the_default_models_is_attended(model: params.NetworkMode
 def test_attention_none_leaves_the_backbone_alone() -> None:
     network = Network(TINY.model_copy(update={"attention": "none"}))
     assert not any(isinstance(module, CBAM) for module in network.modules())
+
+
+@pytest.mark.parametrize("name", ["seresnet50", "ecaresnet26t", "resnetrs50"])
+@pytest.mark.parametrize("attention", ["none", "nonlocal"])
+def test_a_backbone_keeps_the_attention_that_it_brings(name: str, attention: str) -> None:
+    with torch.device("meta"):
+        own = set(timm.create_model(name, pretrained=False, num_classes=0).state_dict())
+        ours = set(
+            Network(TINY.model_copy(update={"backbone": name, "widths": None, "attention": attention})).state_dict()
+        )
+    assert any(".se." in weight for weight in own)
+    renamed = {weight.replace("_nonlocal", "") for weight in ours}
+    assert {f"backbone.{weight}" for weight in own if ".se." in weight} <= renamed
+
+
+def test_cbam_replaces_the_attention_that_a_backbone_brings() -> None:
+    with torch.device("meta"):
+        network = Network(TINY.model_copy(update={"backbone": "seresnet50", "widths": None, "attention": "cbam"}))
+    assert sum(isinstance(module, CBAM) for module in network.modules()) == 3 + 4 + 6 + 3
+    assert not any(".se.fc" in name for name in network.state_dict())
 
 
 def test_the_input_is_not_changed_in_place() -> None:

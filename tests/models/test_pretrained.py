@@ -220,10 +220,49 @@ def test_a_file_that_is_none_of_weights_is_refused(tmp_path: Path, content: byte
         started(changed(pretrained=str(path)))
 
 
-def test_more_than_weights_is_refused(tmp_path: Path) -> None:
-    torch.save({"epoch": 3, "state_dict": rgb_network().state_dict()}, tmp_path / "run.pth")
-    with pytest.raises(InputError, match=r"run\.pth contains more than weights: save only the network's state_dict"):
+@pytest.mark.parametrize(
+    ("container", "wrapper", "suffix"),
+    [
+        ("state_dict", "", ".pth"),
+        ("model", "module.", ".pt"),
+        ("model_state_dict", "module._orig_mod.", ".pth"),
+        (None, "_orig_mod.module.", ".pth"),
+        (None, "module.", ".safetensors"),
+    ],
+)
+def test_what_training_programs_put_around_weights_is_taken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, container: str | None, wrapper: str, suffix: str
+) -> None:
+    weights = rgb_network().state_dict()
+    path = tmp_path / f"run{suffix}"
+    wrapped = {wrapper + name: weight for name, weight in weights.items()}
+    if suffix == ".safetensors":
+        save_file(wrapped, path)
+    else:
+        torch.save(wrapped if container is None else {"epoch": 3, container: wrapped, "lr": 0.1}, path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ours = started(changed(pretrained=f"~/run{suffix}")).state_dict()
+    assert torch.equal(ours["backbone.layer3.0.conv1.weight"], weights["layer3.0.conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"epoch": 3, "weights": {"fc.weight": torch.zeros(1)}},
+            "contains no state_dict, neither by itself nor as one",
+        ),
+        ([1, 2], "contains no state_dict"),
+        ({}, "contains no state_dict"),
+        ({"state_dict": {}, "path": Path("x")}, "contains other Python objects than tensors"),
+    ],
+)
+def test_a_file_without_plain_weights_is_refused_in_one_line(tmp_path: Path, content: object, message: str) -> None:
+    torch.save(content, tmp_path / "run.pth")
+    with pytest.raises(InputError, match=rf"run\.pth {message}.*: save only the network's state_dict") as caught:
         started(changed(pretrained=str(tmp_path / "run.pth")))
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
 
 
 def test_true_takes_timm_s_weights(monkeypatch: pytest.MonkeyPatch) -> None:

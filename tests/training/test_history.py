@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 
 from pipeline.core.errors import InputError
 from pipeline.training import history
-from pipeline.training.history import EpochScores
+from pipeline.training.history import Epoch, EpochScores, score_epoch
 
 
 def row(epoch: int) -> EpochScores:
@@ -24,6 +26,22 @@ def row(epoch: int) -> EpochScores:
         held_out_macro_f1=0.4,
         held_out_mean_average_precision=0.5,
     )
+
+
+def test_predictions_that_are_not_finite_are_named_as_a_loss_that_is_not_is() -> None:
+    probabilities = np.full((3, 28), 0.5, dtype=np.float32)
+    probabilities[1, 4] = np.nan
+    ended = Epoch(1.0, 0.0, 1.0, epoch=3, learning_rate=1e4, train_loss=0.3)
+    with pytest.raises(
+        InputError, match="held-out predictions after epoch 4 are not finite: lower the model's learning"
+    ):
+        score_epoch(
+            ended,
+            probabilities,
+            np.ones((3, 28), dtype=np.bool_),
+            np.full(28, 0.1, np.float32),
+            lambda *_: torch.zeros(()),
+        )
 
 
 def test_each_line_is_an_epoch_with_all_that_is_known_of_it(tmp_path: Path) -> None:

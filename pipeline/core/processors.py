@@ -1,0 +1,15 @@
+"""How many processes and threads to start."""
+
+from typing import Literal
+
+from joblib import cpu_count
+
+
+def usable() -> int:
+    """Number of cores this process may use: a scheduler, a container or ``taskset`` may allow fewer than there are."""
+    return int(cpu_count())
+
+
+def workers(setting: int | Literal["auto"], processes: int = 1) -> int:
+    """Workers for each of ``processes`` processes: ``setting``, or for "auto" the share of the cores, 1 to 16."""
+    return min(max(usable() // processes, 1), 16) if setting == "auto" else setting
