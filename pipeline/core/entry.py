@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.core import stage_inputs
 from pipeline.core.errors import InputError, Stopped, when_asked_to_stop
 from pipeline.core.params import Params
 
@@ -22,12 +23,14 @@ STAGES = "pipeline.stages."
 def run_main(main: Callable[[], None]) -> None:
     """Run ``main`` and turn user errors into a message and an exit code.
 
-    Invalid input exits with code 1, Ctrl-C with 130 and SIGTERM with 143, as shells expect. Any other exception is a
-    bug and keeps its traceback.
+    A stage also fails if what it read has changed meanwhile. Invalid input exits with code 1, Ctrl-C with 130 and
+    SIGTERM with 143, as shells expect. Any other exception is a bug and keeps its traceback.
     """
     try:
         with when_asked_to_stop(_stop), _timed():
+            stage_inputs.remember()
             main()
+            stage_inputs.check()
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

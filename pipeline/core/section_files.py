@@ -21,19 +21,27 @@ def read_sections(root: type[AnySection], path: Path) -> AnySection:
         InputError: the file is missing or not YAML, or a key is unknown, missing or of the wrong type;
             the message names every such key with what is allowed.
     """
-    try:
-        # Parsed as DVC does: "1e-3" is a number, and merge keys (<<) are resolved.
-        raw: Any = YAML(typ="safe").load(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: run the command in the project's root folder") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    raw = read_yaml(path)
     try:
         # In JSON mode, strict validation accepts lists as tuples and integers as floats, and converts nothing else.
         return root.model_validate_json(json.dumps(raw))
     except (TypeError, ValueError) as error:
         problems = _problems(root, error) if isinstance(error, ValidationError) else [str(error)]
         raise InputError(f"{path}: " + "; ".join(problems)) from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file as DVC does: "1e-3" is a number, and merge keys (<<) are resolved.
+
+    Raises:
+        InputError: the file is missing or not YAML.
+    """
+    try:
+        return YAML(typ="safe").load(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run the command in the project's root folder") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _problems(root: type[Section], error: ValidationError) -> list[str]:

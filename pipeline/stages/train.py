@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from pipeline.core import code_digest, hardware, params, paths
+from pipeline.core import code_digest, hardware, params, paths, stage_inputs
 from pipeline.core.entry import model_and_fold, run_main
 from pipeline.core.errors import InputError
 from pipeline.core.paths import replacing
@@ -91,6 +91,7 @@ def main() -> None:
         fit_closed_form(model, training, evaluated, recipe, settings.machine, on_epoch)
     if not world.is_main:
         return
+    stage_inputs.check()  # before the saved states are removed: who takes an edit back goes on from them
     checkpoint.save(paths.model(name, fold), model, recipe, provenance)
     with replacing(paths.history(name, fold)) as temporary:
         history.table(rows).to_csv(temporary, index=False)

@@ -43,6 +43,19 @@ socket.socket.connect = connect_locally
 socket.getaddrinfo = refuse
 """
 
+EDIT = """
+import os, sys, threading, time
+def edit(path, old, new):
+    while not getattr(sys.modules.get("pipeline.core.stage_inputs"), "_before", None):
+        time.sleep(0.001)
+    text = open(path).read()
+    assert old in text
+    open(path, "w").write(text.replace(old, new))
+if "EDIT" in os.environ and os.environ["EDIT_STAGE"] in sys.orig_argv:
+    threading.Thread(target=edit, args=os.environ["EDIT"].split("|"), daemon=True).start()
+"""
+"""Edits a file while a stage runs, once the stage has begun."""
+
 MODELS = ("net", "frozen", "forest")
 AFTER_TTA = {"ensemble", "score", "submit", "report"} | {f"explain@{model}" for model in MODELS}
 """What the predictions can affect: the maps too, if the change singles out other examples."""
@@ -87,7 +100,7 @@ class Project:
         assert isinstance(recipe, params.NetworkModel)
         checkpoint.save(root / "weights/own.safetensors", Network(recipe), recipe, Provenance())
         (root / "blocked").mkdir()
-        (root / "blocked/sitecustomize.py").write_text(NO_NETWORK.format(log=str(self.calls)))
+        (root / "blocked/sitecustomize.py").write_text(NO_NETWORK.format(log=str(self.calls)) + EDIT)
         self.variables = {
             "PATH": str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"],
             "PYTHONPATH": str(root / "blocked"),
@@ -303,6 +316,28 @@ def test_the_summary_names_what_was_written_and_how_long_it_took(project: Projec
     summary = project.run(sys.executable, "-m", "pipeline", "summary")
     for word in ("submission.csv", "metrics.json", "macro-F1", "by fold", "test, single fold", "train", "tta"):
         assert word in summary
+
+
+def test_a_parameter_that_changes_while_a_stage_runs_is_not_recorded_with_the_old_result(project: Project) -> None:
+    before, path = project.stale(), project.root / "params.yaml"
+    assert not before
+    parameters = path.read_text()
+    edit = {"EDIT_STAGE": "pipeline.stages.ensemble", "EDIT": "params.yaml|shrinkage: 10|shrinkage: 20"}
+    project.configure(lambda settings: settings["ensemble"].update(thresholds="global"))
+    project.variables |= edit
+    try:
+        output = project.run("dvc", "repro", code=255)
+    finally:
+        for name in edit:
+            del project.variables[name]
+    assert "params.yaml: ensemble: changed while this stage ran" in output
+    assert "Traceback" not in output
+    assert "ensemble" in project.stale()
+    assert "ensemble" in project.repro()
+    assert not project.stale()
+    path.write_text(parameters)
+    project.repro()
+    assert not project.stale()
 
 
 def test_a_typo_in_params_ends_the_stage_with_its_name(project: Project) -> None:

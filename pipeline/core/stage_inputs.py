@@ -1,0 +1,111 @@
+"""Check that what a stage read did not change while it ran.
+
+DVC records the parameters and files of a stage after the stage has ended. If somebody edits them meanwhile, dvc.lock
+would record the new ones beside a result of the old ones, and the result would count as up to date. A stage that DVC
+runs therefore compares its inputs at its end with those at its start, and fails if they differ. Other programs check
+nothing.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.core import code_digest
+from pipeline.core.errors import InputError
+from pipeline.core.section_files import read_yaml
+
+PARAMS = Path("params.yaml")
+DIGESTS = "code-digests/"
+WEIGHTS = "weights/"
+NOT_WEIGHTS = (".csv", ".md", ".yaml")
+"""Files in weights/ that DVC ignores, see .dvcignore."""
+NAMED = 3
+"""Number of inputs that a message names; the others are only counted."""
+
+_before: dict[str, Any] = {}
+
+
+def remember() -> None:
+    """Remember the inputs of the stage that DVC has started, if it has.
+
+    Raises:
+        InputError: the code is not that of the digest that DVC will record.
+    """
+    _before.clear()
+    _before.update(_read())
+    if _before:
+        _check_code()
+
+
+def check() -> None:
+    """Check that the inputs are those that were remembered; without any, do nothing.
+
+    Raises:
+        InputError: they are not; names them.
+    """
+    if not _before:
+        return
+    now = _read()
+    changed = [name for name, value in _before.items() if now.get(name) != value]
+    changed += [name for name in now if name not in _before and not name.startswith(WEIGHTS)]
+    if changed:
+        others = ", ..." if len(changed) > NAMED else ""
+        raise InputError(
+            f"{', '.join(changed[:NAMED])}{others}: changed while this stage ran, so its result belongs to neither "
+            "version: run dvc repro again"
+        )
+    _check_code()
+
+
+def _read() -> dict[str, Any]:
+    """Parameters and stamps of files (size and time of the last change) by name, as dvc.yaml declares them."""
+    file, _, stage = os.environ.get("DVC_STAGE", "").rpartition(":")
+    if not stage:
+        return {}
+    declared = read_yaml(Path(file or "dvc.yaml"))["stages"][stage.partition("@")[0]]
+    parameters = read_yaml(PARAMS)
+    flags = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=False))
+    variables = {f"${{item.{flag.removeprefix('--')}}}": value for flag, value in flags.items()}
+    variables["${data.sources[0]}"] = parameters["data"]["sources"][0]
+    found: dict[str, Any] = {}
+    for key in declared.get("params", ()):
+        name = _substitute(key, variables)
+        value = parameters
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        found[f"{PARAMS}: {name}"] = value
+    for key in declared.get("deps", ()):
+        path = _substitute(key, variables)
+        if not path.startswith(DIGESTS):
+            found |= _stamps(Path(path))
+    return found
+
+
+def _substitute(text: str, variables: dict[str, str]) -> str:
+    for name, value in variables.items():
+        text = text.replace(name, value)
+    return text
+
+
+def _stamps(path: Path) -> dict[str, tuple[int, int]]:
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    found = {}
+    for file in files:
+        name = file.as_posix()
+        unseen = file.name.startswith(".") or (name.startswith(WEIGHTS) and file.suffix in NOT_WEIGHTS)
+        if file.is_file() and not unseen and file.parent.name != "__pycache__":
+            status = file.stat()
+            found[name] = status.st_size, status.st_mtime_ns
+    return found
+
+
+def _check_code() -> None:
+    """Check that the stage's code is that of its digest, which the stage ``code`` wrote."""
+    specification = sys.modules["__main__"].__spec__
+    name = specification.name if specification else ""
+    digest = Path(f"{DIGESTS}{name.rpartition('.')[2]}.txt")
+    if digest.exists() and digest.read_text(encoding="utf-8") != code_digest.of_module(name):
+        raise InputError(
+            f"{digest} is not of the present code, which changed after DVC had looked: run dvc repro again"
+        )
