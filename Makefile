@@ -10,7 +10,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 
 repro: .venv/run.stamp
 	$(BIN)/python -m pipeline params --check
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc --wait-for-lock repro
 	$(BIN)/python -m pipeline summary
 
 # Train the weights in weights/ again, from nothing: one to two hours on two cores, and 12 GB of disk meanwhile.

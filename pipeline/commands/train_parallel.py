@@ -191,7 +191,7 @@ def main(arguments: Sequence[str]) -> None:
     if importlib.util.find_spec("ray") is None:
         raise InputError("Ray is not installed: run make train-parallel, or pip install -r requirements-cluster.txt")
     settings = params.load()
-    if subprocess.run([sys.executable, "-m", "dvc", "repro", "folds"], check=False).returncode:
+    if subprocess.run([sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "folds"], check=False).returncode:
         raise InputError("dvc repro folds failed (see above), and the jobs need its output")
     import ray
 

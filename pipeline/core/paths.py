@@ -64,6 +64,11 @@ def tensorboard(name: str, fold: int) -> Path:
     return Path("logs") / "tensorboard" / f"{name}-{fold}"
 
 
+def states(name: str, fold: int) -> Path:
+    """Folder for the saved states of a job's training."""
+    return RESUME / "train" / f"{name}-{fold}"
+
+
 def predictions(name: str, fold: int) -> Path:
     """Probabilities of a job for its held-out fold and for the test set."""
     return Path("predictions") / name / f"fold-{fold}.npz"

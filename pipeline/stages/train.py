@@ -1,8 +1,8 @@
 """Train one model without one fold, by gradient descent or by fitting its head in closed form.
 
 Reads data/folds.csv, the packed images and weights/; writes models/<model>/fold-K.safetensors and
-history/<model>/fold-K.csv. The states of an interrupted training are kept in ``.resume/train/`` until a run of the job
-has ended; the log is logs/<model>-<fold>.jsonl.
+history/<model>/fold-K.csv. The states of a training are kept in ``.resume/train/`` until the stage tta of the job has
+ended: by then DVC has recorded the weights. The log is logs/<model>-<fold>.jsonl.
 """
 
 from collections.abc import Mapping
@@ -84,7 +84,7 @@ def main() -> None:
             tensorboard(row)
         return row.held_out_loss
 
-    states = SavedStates(paths.RESUME / "train" / f"{name}-{fold}", run_fingerprint(recipe, fold, images))
+    states = SavedStates(paths.states(name, fold), run_fingerprint(recipe, fold, images))
     if isinstance(model, Network) and isinstance(recipe, params.NetworkModel):
         model = fit(model, training, evaluated, recipe, settings.machine, on_epoch, states, world)
     elif not isinstance(recipe, params.NetworkModel):
@@ -95,7 +95,6 @@ def main() -> None:
     checkpoint.save(paths.model(name, fold), model, recipe, provenance)
     with replacing(paths.history(name, fold)) as temporary:
         history.table(rows).to_csv(temporary, index=False)
-    states.remove_job()
 
 
 def check_unseen(inherited: Provenance, held_out: pd.DataFrame, weights: str, job: str) -> None:

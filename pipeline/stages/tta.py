@@ -1,8 +1,11 @@
 """Predict with one model and fold, using test-time augmentation (TTA).
 
 Reads models/<model>/fold-K.safetensors, data/folds.csv and the packed images; writes predictions/<model>/fold-K.npz
-with probabilities for the held-out fold and for the test samples of the first source.
+with probabilities for the held-out fold and for the test samples of the first source. Then removes the saved states of
+the training, whose weights DVC has recorded when this stage begins.
 """
+
+import shutil
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +53,8 @@ def main() -> None:
     )
     if world.is_main:
         predictions.save(paths.predictions(name, fold))
+        if paths.states(name, fold).exists():
+            shutil.rmtree(paths.states(name, fold))
 
 
 if __name__ == "__main__":

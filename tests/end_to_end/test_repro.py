@@ -307,6 +307,10 @@ def test_the_test_images_as_new_ones_get_the_labels_of_the_submission(project: P
     assert ids.map(format_target).tolist() == submission.tolist()
 
 
+def test_no_saved_states_are_left(project: Project) -> None:
+    assert not list((project.root / ".resume/train").iterdir())
+
+
 def test_the_report_is_whole(project: Project) -> None:
     report = (project.root / "report.html").read_text()
     assert all(f'<section id="{section}">' in report for section in ("score", "labels", "errors", "attention", "run"))
