@@ -15,7 +15,7 @@ from pipeline.core.progress import track
 from pipeline.sources import zips
 from pipeline.sources.archive import Archive, Loose, Member, open_archive
 from pipeline.sources.images import Image, decode_composite, fit
-from pipeline.sources.packing import in_threads, read_file, read_stain, size_problems
+from pipeline.sources.packing import ENDINGS, in_threads, read_file, read_stain, size_problems
 
 COMPOSITE_STAINS = ("green", "blue", "red")
 """The stains that an RGB composite shows."""
@@ -23,7 +23,7 @@ COMPOSITE_STAINS = ("green", "blue", "red")
 REMEDY = "add them, or name the stains that all samples have, for example --stains green,blue"
 """What to do about missing files."""
 
-_COMPOSITE_TYPES = ("png", "jpg", "jpeg")
+_COMPOSITE_TYPES = ("png", "jpg", "jpeg", "PNG", "JPG", "JPEG")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Layout:
     def file_name(self) -> re.Pattern[str]:
         """Pattern of the name of a sample's file; its first group is the id."""
         end = "" if self.rgb else f"_(?:{'|'.join(self.stains)})"
-        types = "|".join(_COMPOSITE_TYPES if self.rgb else ("png", "jpg"))
+        types = "|".join(_COMPOSITE_TYPES if self.rgb else (ending.removeprefix(".") for ending in ENDINGS))
         # Names with a leading dot are excluded: macOS adds such a companion to every file it copies.
         return re.compile(rf"([^.].*){end}\.(?:{types})")
 
@@ -74,8 +74,8 @@ def open_places(places: Sequence[Path]) -> Iterator[Archive]:
 def sample_ids(archive: Archive, layout: Layout = FOUR_FILES) -> list[str]:
     """The ids of the samples, sorted. Other files are ignored.
 
-    The id is ID in ID_green.png or ID_green.jpg, likewise for the other stains of the layout, or in ID.png, ID.jpg or
-    ID.jpeg of an RGB composite.
+    The id is ID in ID_green.png, ID_green.jpg or ID_green.tif, likewise for the other stains of the layout, or in
+    ID.png, ID.jpg or ID.jpeg of an RGB composite.
 
     Raises:
         InputError: there are no such files.

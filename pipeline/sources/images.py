@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.core.errors import InputError
-from pipeline.sources import png
+from pipeline.sources import png, tiff
 
 Image = npt.NDArray[np.uint8]
 
@@ -23,6 +23,8 @@ VERSION = str(cv2.__version__)
 _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _JPEG_SCAN = b"\xff\xda"
 
+# Pixels as they are stored: an orientation tag in one of four files would turn it against its companions.
+_GRAY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
 _COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 _FEW_PIXELS = 2**16
@@ -32,10 +34,12 @@ _QUARTERS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE
 
 # Callers process one image per thread; threads of OpenCV's own would compete with them for the cores.
 cv2.setNumThreads(0)
+# What is wrong with a file is said by this project's messages.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def decode(data: bytes, channel: str) -> Image:
-    """Decode one stain of a sample: an 8-bit grayscale PNG, or an RGB JPEG from the Human Protein Atlas.
+    """Decode one stain of a sample: an 8-bit grayscale PNG or TIFF, or an RGB JPEG from the Human Protein Atlas.
 
     A JPEG shows the stain in its own colour, so its intensity is R for red, G for green, B for blue, and the mean of
     R and G for yellow. A conversion to grayscale would scale the stains by 0.30, 0.59 and 0.11.
@@ -51,11 +55,13 @@ def decode(data: bytes, channel: str) -> Image:
         InputError: the data is not such an image, or is incomplete; the message does not name the file.
     """
     if data.startswith(png.SIGNATURE):
-        return _decode(_checked_png(data), cv2.IMREAD_GRAYSCALE)
+        return _decode(_checked_png(data), _GRAY)
+    if data[:4] in tiff.SIGNATURES:
+        return _decode(_checked_tiff(data), _GRAY)
     if data.startswith(_JPEG):
         _check_jpeg(data)
         return _stain(_decode(data, _COLOUR), channel)
-    raise InputError("neither a PNG nor a JPEG file: download it again")
+    raise InputError("neither a PNG, a TIFF nor a JPEG file: download it again")
 
 
 def decode_composite(data: bytes) -> dict[str, Image]:
@@ -205,6 +211,18 @@ def _png_header(data: bytes) -> png.Header:
     if header.depth != 8:
         raise InputError(f"a PNG with {header.depth} bits per pixel instead of 8: convert it, with a suitable scale")
     return header
+
+
+def _checked_tiff(data: bytes) -> bytes:
+    header = tiff.read_header(data)
+    if header.pages:
+        raise InputError("a TIFF with several pages: save each stain as a file of its own, such as ID_green.tif")
+    if not header.grayscale:
+        raise InputError("a TIFF that is not grayscale with 0 as black: save the stain's channel as grayscale")
+    if header.depth != 8:
+        raise InputError(f"a TIFF with {header.depth} bits per pixel instead of 8: convert it, with a suitable scale")
+    _check_size(header.width, header.height)
+    return tiff.as_stored(data, header)
 
 
 def _check_jpeg(data: bytes) -> None:

@@ -32,6 +32,9 @@ SPARE_BYTES = 64 * 2**20
 AHEAD = 2
 """Samples per thread that are being packed or wait to be recorded."""
 
+ENDINGS = (".png", ".jpg", ".tif", ".jpeg", ".tiff", ".PNG", ".JPG", ".TIF", ".JPEG", ".TIFF")
+"""Endings of files of one stain. If a sample has several, the first one counts."""
+
 REMEDY = "add all four files of the sample, or download the archive again"
 """What to do about missing files of a source."""
 
@@ -196,9 +199,8 @@ def in_threads(work: Callable[[T], R], items: Iterable[T], threads: int) -> Gene
 
 
 def _file_name(archive: Archive, stem: str) -> str:
-    """Name of the atlas's JPEG if only that exists, otherwise of the competition's PNG."""
-    jpeg = f"{stem}.jpg"
-    return jpeg if jpeg in archive.members and f"{stem}.png" not in archive.members else f"{stem}.png"
+    """Name of the file with the first of `ENDINGS` that exists, otherwise of a PNG."""
+    return next((name for ending in ENDINGS if (name := stem + ending) in archive.members), stem + ENDINGS[0])
 
 
 def _stamp(archive: Archive, id_: str) -> str:

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,22 @@ colour_noise = png(field("rgb", 20)[..., :3].reshape(20, 60), colour=2)
 def jpeg(rgb: npt.NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def tiff(image: Image.Image, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "TIFF", **options)
+    return buffer.getvalue()
+
+
+def turned(image: npt.NDArray[np.uint8], kind: str, orientation: int) -> bytes:
+    """A file that asks to be turned when it is shown."""
+    stored = Image.fromarray(image)
+    tags = stored.getexif()
+    tags[0x0112] = orientation
+    buffer = io.BytesIO()
+    stored.save(buffer, kind, exif=tags, **({"quality": 100} if kind == "JPEG" else {}))
     return buffer.getvalue()
 
 
@@ -108,6 +125,14 @@ def test_bytes_from_anywhere_are_refused(data: bytes, start: bytes) -> None:
         (jpeg(np.zeros((8, 8, 3), np.uint8))[:-2], "a truncated file"),
         (png_that_claims(60000), "larger than 4096"),
         (jpeg(np.zeros((8, 8, 3), np.uint8))[:-2] + b"\xff\xda" * images.MAX_SCANS + b"\xff\xd9", "scans"),
+        (tiff(Image.fromarray(np.zeros((8, 8), np.uint16))), "a TIFF with 16 bits"),
+        (tiff(Image.fromarray(np.zeros((8, 8, 3), np.uint8))), "a TIFF that is not grayscale"),
+        (tiff(Image.new("1", (8, 8))), "a TIFF with 1 bits"),
+        (tiff(Image.new("P", (8, 8))), "a TIFF that is not grayscale"),
+        (tiff(Image.new("L", (8, 9))), "not square"),
+        (tiff(Image.new("L", (1, images.MAX_SIDE + 1))), "larger than 4096"),
+        (tiff(Image.new("L", (8, 8)), save_all=True, append_images=[Image.new("L", (8, 8))]), "several pages"),
+        (b"II*\x00\xff\xff\xff\x7f", "truncated or damaged"),
         (b"", "neither"),
         (b"GIF89a", "neither"),
     ],
@@ -115,6 +140,33 @@ def test_bytes_from_anywhere_are_refused(data: bytes, start: bytes) -> None:
 def test_other_images_are_refused_with_the_reason(data: bytes, match: str) -> None:
     with pytest.raises(InputError, match=match):
         images.decode(data, "green")
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_a_tiff_has_the_pixels_that_were_stored_or_is_refused(compression: str | None) -> None:
+    data = tiff(Image.fromarray(noise), compression=compression)
+    np.testing.assert_array_equal(images.decode(data, "green"), noise)
+    for end in range(0, len(data) - 1, 41):
+        with pytest.raises(InputError):
+            images.decode(data[:end], "green")
+
+
+def test_a_big_endian_tiff_is_read() -> None:
+    pixels = noise.tobytes()
+    tags = [(256, 40), (257, 40), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 40)]
+    entries = b"".join(struct.pack(">HHIHH", tag, 3, 1, value, 0) for tag, value in tags)
+    entries += struct.pack(">HHII", 279, 4, 1, len(pixels))
+    data = b"MM\x00*" + struct.pack(">I", 8 + len(pixels)) + pixels + struct.pack(">H", len(tags) + 1) + entries
+    np.testing.assert_array_equal(images.decode(data + bytes(4), "green"), noise)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+def test_pixels_are_read_as_they_are_stored(kind: str, orientation: int) -> None:
+    smooth = np.add.outer(np.arange(0, 64, 4), np.arange(0, 128, 8)).astype(np.uint8)
+    image = np.dstack([smooth] * 3) if kind == "JPEG" else smooth
+    found = images.decode(turned(image, kind, orientation), "green")
+    np.testing.assert_allclose(found.astype(int), smooth, atol=4)
 
 
 def test_a_chunk_that_claims_more_than_the_file_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ def test_every_fault_of_an_archive_is_told_at_once(tmp_path: Path) -> None:
         ("uneven (green 12, blue 24, red 24, yellow 24)", "channels of different sizes"),
         ("copied_red.png", "files occur more than once"),
         ("competition.zip/train/wide_red.png", "not square"),
-        ("competition.zip/test/test_red.png", "neither a PNG nor a JPEG"),
+        ("competition.zip/test/test_red.png", "neither a PNG, a TIFF nor a JPEG"),
         ("twice", "ids that occur more than once in train.csv"),
         ("label ('28'), empty ('')", "targets that are not label ids"),
         ("good", "ids in both train.csv and sample_submission.csv"),
