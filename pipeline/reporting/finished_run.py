@@ -126,6 +126,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_table(path: Path, stage: str) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype=TEXT)
+        return pd.read_csv(path, dtype=TEXT, keep_default_na=False, na_values=[""])  # an id may be "NA"
     except (FileNotFoundError, ValueError) as error:
         raise InputError(f"{path} is missing or damaged ({error}): run the {stage} stage again") from None

@@ -7,11 +7,21 @@ import pandas as pd
 
 from pipeline.core.errors import InputError, Problem
 from pipeline.core.labels import CHANNELS, LABELS, format_target, parse_target
+from pipeline.core.progress import say
 from pipeline.sources.archive import Archive
 
 TRAIN, TEST, GROUPS = "train.csv", "sample_submission.csv", "groups.csv"
 
 _KNOWN = {TRAIN, TEST, GROUPS, "test_truth.csv", "README.md", "dvc.yaml", "dvc.lock", ".gitignore"}
+_IDS = {name.lower(): number for number, name in enumerate(LABELS)}
+SEPARATORS = (",", ";", "\t")
+"""Between the columns of a table: the first of them that its header contains."""
+RIGHT = {
+    TRAIN: "'a1,16 0' below 'Id,Target'",
+    TEST: "'b1,0' below 'Id,Predicted'",
+    GROUPS: "'a1,HPA000001' below 'id,antibody'",
+}
+"""A right row of each table, and its header."""
 # Ids become parts of file names, so special characters are not allowed.
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ATLAS_ID = r"^(\d+)_\d+_[A-Z]+\d+_\d+(?:_[A-Za-z0-9]+)?$"
@@ -71,22 +81,32 @@ def _table(archive: Archive, name: str, columns: list[str]) -> pd.DataFrame:
     if name in archive.repeated:
         raise InputError(f"{archive.folder}: {' and '.join(archive.repeated[name])} both exist: keep only one")
     member = archive.members[name]
-    where = member.where
+    where, data = member.where, member.read()
+    header = data.partition(b"\n")[0]
+    separator = next((mark for mark in SEPARATORS if mark.encode() in header), SEPARATORS[0])
     try:
-        table = pd.read_csv(io.BytesIO(member.read()), dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna(
-            ""
-        )
+        table = pd.read_csv(
+            io.BytesIO(data), sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        ).fillna("")
     except ValueError as error:
         raise InputError(f"{archive.folder / where} is not a table: {error}") from None
     if not isinstance(table.index, pd.RangeIndex):
         # If rows are too long, pandas uses their first values as row names, which would shift the columns.
         raise InputError(f"{archive.folder / where} has rows with more values than its header: correct them")
+    written = table.columns
+    lower = [column.strip().lower() for column in written]
+    if not set(columns) <= set(written) and len(set(lower)) == len(lower):
+        table.columns = pd.Index([{name.lower(): name for name in columns}.get(column, column) for column in lower])
     if not set(columns) <= set(table.columns):
+        row = f" (its first row: {separator.join(table.iloc[0])})" if len(table) else ""
         raise InputError(
-            f"{archive.folder / where} has the columns {', '.join(table.columns)}, but needs {' and '.join(columns)}"
+            f"{archive.folder / where} has the columns {', '.join(written)}{row}, but needs {' and '.join(columns)}: "
+            f"write rows such as {RIGHT[name]}"
         )
     if table.empty:
         raise InputError(f"{archive.folder / where} has no rows: download it again")
+    if separator != SEPARATORS[0]:
+        say(f"{archive.folder / where}: read with {separator!r} between the columns")
     return table[columns]
 
 
@@ -107,15 +127,26 @@ def _checked_ids(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[Pro
 
 def _targets(train: pd.DataFrame) -> tuple[pd.Series, list[Problem]]:
     """Each target in canonical form, or empty if it is invalid."""
-    what = f"targets that are not label ids 0..{len(LABELS) - 1}, without repeats, separated by spaces: correct {TRAIN}"
+    what = (
+        f"targets that are not label ids 0..{len(LABELS) - 1}, such as '16 0', nor names, such as 'Cytosol|Nucleoli', "
+        f"without repeats: correct {TRAIN}"
+    )
     targets, problems = [], []
     for id_, text in zip(train["Id"], train["Target"], strict=True):
         try:
-            targets.append(format_target(parse_target(text)))
+            targets.append(format_target(_parse_labels(text)))
         except InputError:
             targets.append("")
             problems.append(Problem(f"{id_} ({text!r})", what))
     return pd.Series(targets, index=train.index, dtype=str), problems
+
+
+def _parse_labels(text: str) -> tuple[int, ...]:
+    """Parse label ids separated by blanks, | or ; or names separated by | or ; in capitals or not."""
+    words = [word.strip() for word in re.split(r"[|;,]", text)]
+    if all(word.lower() in _IDS for word in words):
+        return parse_target(" ".join(str(_IDS[word.lower()]) for word in words))
+    return parse_target(" ".join(words))
 
 
 def _groups(archive: Archive, samples: pd.DataFrame) -> tuple[pd.Series, list[Problem]]:

@@ -30,7 +30,7 @@ def read_pairs() -> pd.DataFrame:
     path = paths.TABLES / "examples.csv"
     remedy = "run the score stage again (python -m pipeline.stages.score)"
     try:
-        pairs = pd.read_csv(path, dtype={"id": str})[["id", "label"]].drop_duplicates()
+        pairs = pd.read_csv(path, dtype={"id": str}, keep_default_na=False)[["id", "label"]].drop_duplicates()
     except (FileNotFoundError, ValueError, KeyError) as error:
         raise InputError(f"{path} is missing or damaged ({error}): {remedy}") from None
     joined = pairs.merge(read_folds()[["id", "source", "row", "fold"]], on="id", how="left")

@@ -39,6 +39,41 @@ def test_cells_stay_text(tmp_path: Path) -> None:
     assert samples["id"].tolist() == ["007", "NA", "1e5"]
 
 
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("Id,Target", "a,16 0"),
+        ("Id;Target", "a;16 0"),
+        ("Id\tTarget", "a\t16 0"),
+        ("ID,TARGET", "a,16 0"),
+        ("id , target", "a,16 0"),
+        ("Id,Target", "a,16|0"),
+        ("Id,Target", "a,16;0"),
+        ("Id,Target", '"a","0,16"'),
+        ("Id,Target", "a,Cytokinetic bridge|nucleoplasm"),
+        ("Id,Target", "a,cytokinetic bridge; Nucleoplasm"),
+        ("\ufeffId,Target,Note", "a,0 16,seen twice\r"),
+    ],
+)
+def test_what_a_table_means_without_doubt_is_read(header: str, row: str, tmp_path: Path) -> None:
+    samples, problems = listed(tmp_path, train=f"{header}\n{row}\n".encode())
+    assert not problems
+    assert samples[["id", "target"]].values.tolist() == [["a", "0 16"]]
+
+
+def test_another_separator_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed(tmp_path, train=table("Id;Target", "a;1"))
+    assert "train.csv: read with ';' between the columns" in capsys.readouterr().err
+
+
+def test_labels_of_another_competition_are_refused_with_a_row_and_a_right_one(tmp_path: Path) -> None:
+    message = (
+        r"the columns ID, Label \(its first row: a,8\|5\|0\), but needs Id and Target: write rows such as 'a1,16 0'"
+    )
+    with pytest.raises(InputError, match=message):
+        listed(tmp_path, train=table("ID,Label", "a,8|5|0"))
+
+
 def test_the_antibody_is_read_from_an_atlas_id(tmp_path: Path) -> None:
     ids = ["10580_1610_C1_1", "11651_1732_F3_13_cr580610dc203b9", "800_A6_1", "00070df0-bbc3-11e8-b2bc-ac1f6b6435d0"]
     samples, _ = listed(tmp_path, train=table("Id,Target", *(f"{id_},1" for id_ in ids)))
@@ -97,7 +132,7 @@ def test_groups_must_cover_the_training_ids(tmp_path: Path) -> None:
         (b"\xff\xfeI\x00", "is not a table"),
         (b'Id,Target\n"a,1\n', "is not a table"),
         (b"Id,Target\n", "has no rows"),
-        (b"Id,Labels\na,1\n", "has the columns Id, Labels, but needs Id and Target"),
+        (b"Id,Labels\na,1\n", "has the columns Id, Labels .*, but needs Id and Target"),
         (b"Id,Target\na,1,2\n", "more values than its header"),
     ],
 )
