@@ -17,6 +17,7 @@ import dvc.api
 import numpy as np
 import pandas as pd
 from dvc.exceptions import DvcException
+from pygit2 import GitError
 
 from pipeline.core import paths
 from pipeline.core.errors import InputError
@@ -70,7 +71,7 @@ def read_scored_run(name: str) -> ScoredRun:
             target.parent.mkdir(exist_ok=True)
             try:
                 target.write_bytes(dvc.api.read(str(path), rev=name, mode="rb"))
-            except DvcException as error:
+            except (DvcException, GitError) as error:
                 raise InputError(
                     f"{name}: {path} of that revision cannot be read ({error}): give a folder, or a revision that has "
                     "a finished run in DVC's cache (git checkout REVISION, then dvc repro or dvc pull)"

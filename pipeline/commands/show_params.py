@@ -4,6 +4,7 @@ The text comes from the classes that also check the file (``core/params.py``), t
 """
 
 import argparse
+import configparser
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,16 +31,35 @@ def main(arguments: Sequence[str]) -> None:
         description="Explain every key of params.yaml: meaning, unit, allowed values, and the stages that read it.",
     )
     parser.add_argument("section", nargs="?", help="only this section, such as ensemble, or a kind of model")
-    parser.add_argument("--check", action="store_true", help="only check that params.yaml is valid")
+    parser.add_argument("--check", action="store_true", help="only check that params.yaml is valid and DVC can run")
     parsed = parser.parse_args(arguments)
     if parsed.check:
-        print(f"params.yaml is valid: sources {', '.join(load().data.sources)}")
+        sources = load().data.sources
+        check_git(Path.cwd())
+        print(f"params.yaml is valid: sources {', '.join(sources)}")
         return
     sections = list(describe_sections())
     chosen = [text for name, text in sections if parsed.section in (None, name)]
     if not chosen:
         raise InputError(f"no section {parsed.section}: {', '.join(name for name, _ in sections)}")
     print("\n\n".join(chosen))
+
+
+def check_git(folder: Path) -> None:
+    """Check that the project is under git or that DVC is told that it is not, without which DVC runs nothing.
+
+    Raises:
+        InputError: neither; says what to do.
+    """
+    if any((parent / ".git").exists() for parent in (folder, *folder.parents)):
+        return
+    told = configparser.ConfigParser()
+    told.read([folder / ".dvc" / "config", folder / ".dvc" / "config.local"], encoding="utf-8")
+    if not told.getboolean("core", "no_scm", fallback=False):
+        raise InputError(
+            f"{folder} is not under git, as a downloaded zip is not: run dvc config --local core.no_scm true "
+            "here, or clone the project"
+        )
 
 
 def describe_sections() -> Iterator[tuple[str, str]]:

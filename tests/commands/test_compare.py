@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pygit2 import GitError
 
 from pipeline.commands.compare import ScoredRun, compare, main, read_scored_run
 from pipeline.core.errors import InputError
@@ -169,6 +170,17 @@ def test_revisions_are_read_from_the_cache(
             file.unlink()
     with pytest.raises(InputError, match=r"before: data/folds\.csv of that revision cannot be read.*dvc repro"):
         read_scored_run("before")
+
+
+def test_another_user_s_checkout_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> bytes:
+        raise GitError("repository path '/data/project' is not owned by current user")
+
+    monkeypatch.setattr("dvc.api.read", refuse)
+    with pytest.raises(
+        InputError, match=r"HEAD: .* cannot be read \(repository path .* is not owned by current user\)"
+    ):
+        read_scored_run("HEAD")
 
 
 @pytest.mark.parametrize("damage", ["data/folds.csv", "blend/held_out.npz"])

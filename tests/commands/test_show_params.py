@@ -116,3 +116,14 @@ def test_only_the_check_is_done_if_asked_for(
 def test_an_unknown_section_is_refused_with_those_there_are() -> None:
     with pytest.raises(InputError, match=r"no section modles.*data, sample, .*network, frozen, classical, tta"):
         show_params.main(["modles"])
+
+
+def test_a_folder_without_git_is_told_what_to_do_before_dvc_refuses_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is not under git, .* run dvc config --local core\.no_scm true here"):
+        show_params.check_git(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+    show_params.check_git(tmp_path)
+    (tmp_path / "inside").mkdir()
+    (tmp_path / ".git").mkdir()
+    show_params.check_git(tmp_path / "inside")
