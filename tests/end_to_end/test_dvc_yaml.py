@@ -1,10 +1,13 @@
 """dvc.yaml names what each stage reads, so that a change reruns what it can affect and nothing else."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 FILES = (Path("dvc.yaml"), Path("data/sample/dvc.yaml"))
@@ -73,3 +76,43 @@ def test_only_score_reads_the_truth_of_the_test_set() -> None:
 
 def test_the_file_can_be_read_in_one_sitting() -> None:
     assert len(Path("dvc.yaml").read_text().splitlines()) < LONGEST
+
+
+def test_git_ignores_sources_and_dvc_sees_the_stage_of_the_simulated_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC leaves out stages in folders that git ignores, and reads ignore patterns a little differently than git."""
+    for name in (".gitignore", ".dvcignore", "dvc.yaml", "params.yaml", "data/sample/dvc.yaml", ".dvc/config"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    ignored = ("data/kaggle/train/a_green.png", "data/kaggle/train.csv", "data/all.zip", "data/sample/competition.zip")
+    for name in ignored:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    subprocess.run(["git", "add", "--all"], check=True)
+    listed = subprocess.run(["git", "ls-files", "data"], capture_output=True, text=True, check=True)
+    assert listed.stdout.split() == ["data/sample/dvc.yaml"]
+    with Repo() as repo:
+        assert "data/sample/dvc.yaml:simulate" in {stage.addressing for stage in repo.index.stages}
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [
+        (".DS_Store", False),
+        ("._cells.safetensors", False),
+        ("Thumbs.db", False),
+        ("desktop.ini", False),
+        (".nfs000000000123", False),
+        ("#cells.yaml#", False),
+        (".~lock.cells.csv#", False),
+        ("cells.safetensors~", False),
+        ("mine.safetensors", True),
+        ("mine.pth", True),
+    ],
+)
+def test_what_a_desktop_leaves_behind_makes_nothing_stale(name: str, seen: bool) -> None:
+    with Repo() as repo:
+        assert repo.dvcignore.is_ignored_file(f"weights/{name}") != seen
