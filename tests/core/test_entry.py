@@ -86,6 +86,7 @@ def test_a_stage_that_fails_and_a_command_that_is_no_stage_log_no_time(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / ".git").mkdir()
     assert run("-m", "pipeline", "params", "--check") == 0
     assert run("-m", "pipeline.stages.submit") == 1
     assert not entry.TIMES.exists()

@@ -42,7 +42,7 @@ def test_every_profile_is_valid(profile: Path) -> None:
         ("sources: [sample]", "sources: [hpa.]", r"data\.sources: 'hpa\.' is no name of a folder on all systems"),
         ("  cbam-384:", "  resnet18.a1:", r"models.*resnet18\.a1.*pattern"),
         ("  cbam-384:", "  CON:", r"models: 'CON' is no name of a folder on all systems"),
-        ("  cbam-384:", "  CBAM-320:", r"models: 'CBAM-256' occurs twice; names that differ in case only"),
+        ("  cbam-384:", "  CBAM-320:", r"models: 'CBAM-320' occurs twice; names that differ in case only"),
         ("ids: [0, 1, 2]", "ids: [0, 1, 1]", r"folds\.ids: fold ids repeat"),
         ("ids: [0, 1, 2]", "ids: [0]", r"folds\.ids: .*at least 2"),
         ("keep: last", "keep: first", r"models\.[\w-]+\.keep: .*'last' or 'best_loss' \(it is 'first'\)"),

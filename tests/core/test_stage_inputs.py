@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ machine: {workers: 1}
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder in which DVC has started the job of model a and fold 0."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_STAGE", "train@a-0")
@@ -37,7 +37,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text("one")
     (tmp_path / "dvc.yaml").write_text(DVC)
     (tmp_path / "params.yaml").write_text(PARAMS)
-    return tmp_path
+    yield tmp_path
+    stage_inputs._before.clear()
 
 
 def changed(name: str, old: str, new: str) -> Callable[[Path], None]:

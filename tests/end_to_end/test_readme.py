@@ -25,6 +25,8 @@ CONFIGURED = ("params.yaml", "docs/profiles/few-real-images.yaml")
 ELSEWHERE = (
     "pip install kaggle",
     "kaggle ",
+    "7z ",
+    "cp data/kaggle/",
     "nvidia-smi",
     "make train-parallel",
     'python -c "import torch',
