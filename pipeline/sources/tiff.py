@@ -14,7 +14,7 @@ _BLACK_IS_ZERO = 1
 _MOST_TAGS = 1000
 
 
-class Header(NamedTuple):
+class FirstPage(NamedTuple):
     """What the first page of a TIFF is."""
 
     width: int
@@ -29,7 +29,7 @@ class Header(NamedTuple):
     """Where the value of the orientation tag is in the file, if there is such a tag."""
 
 
-def read_header(data: bytes) -> Header:
+def read_header(data: bytes) -> FirstPage:
     """Read the header of a file that begins with one of `SIGNATURES`.
 
     Raises:
@@ -45,14 +45,14 @@ def read_header(data: bytes) -> Header:
         samples = values.get(_SAMPLES, 1)
         grayscale = samples == 1 and values.get(_PHOTOMETRIC) == _BLACK_IS_ZERO
         turned = [start + 10 + 12 * n for n, entry in enumerate(entries) if entry[0] == _ORIENTATION]
-        return Header(
+        return FirstPage(
             values[_WIDTH], values[_HEIGHT], values.get(_DEPTH, 1), grayscale, bool(following), next(iter(turned), None)
         )
     except (struct.error, KeyError):
         raise InputError("a truncated or damaged file: download it again") from None
 
 
-def as_stored(data: bytes, header: Header) -> bytes:
+def as_stored(data: bytes, header: FirstPage) -> bytes:
     """The file without its orientation, which OpenCV applies to TIFFs even if told not to."""
     if header.orientation is None:
         return data
