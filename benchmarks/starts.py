@@ -47,7 +47,7 @@ STARTS = {
 }
 WIDTHS = (24, 48, 96, 192)
 SOURCE = "simulated"
-MACHINE = params.Machine(workers=0, predict_batch=64, devices="auto", save_minutes=60, tensorboard=False)
+MACHINE = params.Machine(workers=0, predict_batch=64, devices=1, save_minutes=60, tensorboard=False)
 
 Halves = tuple[pd.DataFrame, pd.DataFrame, npt.NDArray[np.uint8]]
 

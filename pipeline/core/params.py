@@ -173,8 +173,9 @@ class Machine(Section):
         description="Worker processes for loading and simulation; auto is one per core."
     )
     predict_batch: Count = Field(description="Images per batch when predicting.")
-    devices: Count | Literal["auto"] = Field(
-        description="Processes that train one network together; auto is one per GPU, or one without GPUs."
+    devices: Count = Field(
+        description="Processes that train one network together, each on its own GPU. With 1, several GPUs train "
+        "several jobs side by side."
     )
     save_minutes: float = Field(
         ge=0, description="Minutes between saved training states, all that a killed training loses; 0: every step."

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from pipeline.core.errors import InputError
 from pipeline.core.labels import LABELS
+from pipeline.models.shared_batch import Dropout
 
 HEADS = 4
 """Attention heads of the label queries."""
@@ -90,7 +91,7 @@ class LabelQueries(nn.Module):
         self.level = nn.Parameter(torch.zeros(levels, channels))
         self.queries = nn.Parameter(torch.randn(len(LABELS), channels) * channels**-0.5)
         self.attend = nn.MultiheadAttention(channels, HEADS, batch_first=True)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.weight = nn.Parameter(torch.randn(len(LABELS), channels) * channels**-0.5)
         self.bias = nn.Parameter(torch.zeros(len(LABELS)))
 

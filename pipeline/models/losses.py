@@ -10,6 +10,8 @@ from pipeline.core import params
 
 TINY = torch.finfo(torch.float32).tiny
 """Lower limit of probabilities that are raised to a power: the gradient of ``x ** 0.5`` is infinite at 0."""
+OVER_BATCH = frozenset[params.LossName]({"soft_f1", "lovasz"})
+"""Losses that compare the samples of a batch: the loss of a batch is not the mean of its parts' losses."""
 RAREST = 1e-3
 """Lower limit of label frequencies in the computation of label weights."""
 
@@ -158,7 +160,7 @@ def objective(model: params.NetworkModel, prior: Tensor) -> Callable[[Tensor, Te
 
     Args:
         model: section of the model; ``loss`` contains the names and weights of the losses.
-        prior: (28,) share of training samples with each label.
+        prior: (28,) share of training samples with each label, on the device of the logits.
 
     Returns:
         A function of logits and targets, (B, 28) each, that returns a scalar.
@@ -166,7 +168,7 @@ def objective(model: params.NetworkModel, prior: Tensor) -> Callable[[Tensor, Te
     by_label = label_weights(prior, model.label_balance) if model.label_balance else None
 
     def part(name: params.LossName, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-        """One of the losses; ``weights`` of the labels are on the device of the logits."""
+        """One of the losses."""
         softened = smooth(targets, model.label_smoothing)
         match name:
             case "focal":
@@ -182,8 +184,7 @@ def objective(model: params.NetworkModel, prior: Tensor) -> Callable[[Tensor, Te
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         targets = targets.float()
-        weights = None if by_label is None else by_label.to(logits.device)
-        parts = [share * part(name, logits, targets, weights) for name, share in model.loss.items()]
+        parts = [share * part(name, logits, targets, by_label) for name, share in model.loss.items()]
         return torch.stack(parts).sum()
 
     return loss

@@ -14,6 +14,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS, LABELS
 from pipeline.models.attention import gate_layer, insert_attention
 from pipeline.models.heads import POOLINGS, KernelHead, LabelQueries, Pyramid, pool_stages
+from pipeline.models.shared_batch import Dropout, SampleRandom, SharedBatchNorm, share_random
 
 MIN_STD = 4 / 255
 """Lower limit of a channel's standard deviation, so that the noise of empty channels is not amplified."""
@@ -22,7 +23,7 @@ STAGES = 3
 """Number of last stages of the backbone whose features the kernel head and the pyramid use."""
 
 
-class Normalise(nn.Module):
+class Normalise(SampleRandom):
     """Normalise uint8 (B, 4, H, W) to float32 with mean 0 and standard deviation 1 per channel.
 
     ``image`` uses the statistics of each image, which cancels differences in exposure between training and test
@@ -52,7 +53,7 @@ class Normalise(nn.Module):
             mean, std = self.mean[:, None, None], self.std[:, None, None]
         scale = 1 / std.clamp_min(MIN_STD)
         if self.training and self.gain > 1:
-            scale = scale * self.gain ** (2 * torch.rand(*x.shape[:2], 1, 1, device=x.device) - 1)
+            scale = scale * self.gain ** (2 * self.uniform(x, x.shape[1], 1, 1) - 1)
         return (x - mean) * scale
 
 
@@ -73,6 +74,7 @@ class Network(nn.Module):
         super().__init__()
         self.normalise = Normalise(model.normalise, model.augment.gain)
         self.backbone = _backbone(model)
+        self.dropout = Dropout(model.dropout if isinstance(model, params.NetworkModel) else 0)
         widths: list[Any] = [stage["num_chs"] for stage in self.backbone.feature_info[-STAGES:]]
         self.pyramid = self.queries = None
         if isinstance(model, params.NetworkModel) and model.head == "label_queries":
@@ -91,7 +93,7 @@ class Network(nn.Module):
         if self.queries is not None:
             logits: Tensor = self.queries(levels)
         else:
-            pooled = self.backbone.forward_head(levels[-1], pre_logits=True)
+            pooled = self.dropout(self.backbone.forward_head(levels[-1], pre_logits=True))
             with torch.autocast(pooled.device.type, enabled=False):  # see LabelQueries
                 logits = self.backbone.get_classifier()(pooled.float())
         return logits
@@ -140,25 +142,50 @@ class Network(nn.Module):
         self.normalise.std.copy_(std)
 
 
+def compute_type(precision: params.Precision) -> torch.dtype:
+    """The type in which the forward pass computes: float32, bfloat16 or float16.
+
+    ``auto`` is bfloat16 if the hardware supports it natively (GPUs since 2020, CPUs with AMX), float16 on older GPUs,
+    and float32 on other CPUs, which would emulate both and be slower.
+    """
+    if precision != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    if hardware.device().type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16", False) else torch.float32
+
+
 def autocast(precision: params.Precision) -> AbstractContextManager[object]:
     """Mixed precision for the forward pass: weights stay float32.
 
-    ``auto`` uses bf16 if the hardware supports it natively: GPUs since 2020, CPUs with AMX. On other hardware bf16 is
-    emulated and slower than float32. bf16 has the range of float32, so no loss scaling is needed.
+    bfloat16 has the range of float32. float16 does not: in training its gradients need to be scaled
+    (``training.step.Learner``).
     """
-    kind = hardware.device().type
-    if kind == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = bool(torch.cpu.get_capabilities().get("amx_bf16", False))
-    enabled = precision == "bf16" or (precision == "auto" and native)
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=enabled)
+    dtype, kind = compute_type(precision), hardware.device().type
+    if dtype == torch.float32:
+        return torch.autocast(kind, enabled=False)
+    return torch.autocast(kind, dtype=dtype)
 
 
-def with_shared_statistics(network: Network) -> Network:
-    """Convert batch norm to synchronised batch norm over all processes; weights stay the same tensors."""
-    shared: Network = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    return shared
+def share_batches(network: Network, rank: int, size: int) -> Network:
+    """Make several processes compute what one would, where each has every ``size``-th sample of each batch.
+
+    Random numbers become those of the whole batch, and batch norm uses the statistics of all processes. The weights
+    stay the same tensors.
+
+    Args:
+        network: changed in place.
+        rank: of this process.
+        size: number of processes.
+    """
+    share_random(network, rank, size)
+    if hardware.device().type == "cuda":
+        shared: Network = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return shared
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = SharedBatchNorm
+    return network
 
 
 def hub_weights(backbone: str) -> dict[str, Tensor]:
@@ -187,7 +214,7 @@ def _backbone(model: params.BackboneModel) -> ResNet:
     # A location may be one bright spot in the image, which average pooling loses; therefore max pooling as well.
     head: dict[str, Any] = {"num_classes": 0, "global_pool": ""}
     if isinstance(model, params.NetworkModel) and model.head == "pooled":
-        head = {"num_classes": len(LABELS), "global_pool": "catavgmax", "drop_rate": model.dropout}
+        head = {"num_classes": len(LABELS), "global_pool": "catavgmax"}
     net = timm.create_model(
         model.backbone,
         pretrained=False,

@@ -29,7 +29,7 @@ from pipeline.models.provenance import Provenance
 from pipeline.sources.packed_array import channel_statistics, open_images
 from pipeline.training import history
 from pipeline.training.closed_form import fit_closed_form
-from pipeline.training.distributed import join
+from pipeline.training.distributed import join_for
 from pipeline.training.history import Epoch, EpochScores
 from pipeline.training.loop import fit
 from pipeline.training.saved_states import SavedStates, fingerprint
@@ -43,12 +43,11 @@ def main() -> None:
     settings = params.load()
     name, fold = model_and_fold(settings)
     recipe = settings.models[name]
-    world = join(settings.machine.devices)
-    by_gradient_descent = isinstance(recipe, params.NetworkModel)
+    world = join_for(recipe, settings.machine.devices)
+    if world is None:
+        return
     if isinstance(recipe, params.NetworkModel) and recipe.compile:
         hardware.check_compiler()
-    if not (by_gradient_descent or world.is_main):
-        return  # a closed-form head is fitted by one process
     folds = read_folds()
     images = {source: open_images(source) for source in folds["source"].unique()}
     rest, held_out = folds[folds["fold"] != fold], folds[folds["fold"] == fold]

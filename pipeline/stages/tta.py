@@ -20,14 +20,16 @@ from pipeline.evaluation.prediction_files import Predictions
 from pipeline.inference.probabilities import probabilities
 from pipeline.models import checkpoint
 from pipeline.sources.packed_array import open_images, read_index
-from pipeline.training.distributed import join
+from pipeline.training.distributed import join_for
 
 
 def main() -> None:
     """Predict with the model and fold given on the command line."""
     settings = params.load()
     name, fold = model_and_fold(settings)
-    world = join(settings.machine.devices)
+    world = join_for(settings.models[name], settings.machine.devices)
+    if world is None:
+        return
     network, recipe = checkpoint.load(paths.model(name, fold))
     network = network.to(hardware.device())
     workers = processors.workers(settings.machine.workers, world.size)

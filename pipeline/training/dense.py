@@ -53,15 +53,14 @@ class DenseLearner(Learner):
         if queries is None or not self.dense_weight:
             with autocast(self.recipe.precision):
                 logits = self.network(images)
-            loss = self._criterion(logits, present) * share
-        else:
-            with autocast(self.recipe.precision):
-                levels = self.network.levels(images)
-            dense = queries.position_logits(levels)
-            by_position = self._criterion(*(x.permute(0, 2, 3, 1).flatten(0, 2) for x in (dense, positions)))
-            loss = (self._criterion(queries(levels), present) + self.dense_weight * by_position) * share
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+            return self._add_gradients(self._criterion(logits, present) * share)
+        with autocast(self.recipe.precision):
+            levels = self.network.levels(images)
+        dense = queries.position_logits(levels)
+        by_position = self._criterion(*(x.permute(0, 2, 3, 1).flatten(0, 2) for x in (dense, positions)))
+        return self._add_gradients(
+            (self._criterion(queries(levels), present) + self.dense_weight * by_position) * share
+        )
 
 
 def fit_fields(

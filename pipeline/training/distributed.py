@@ -1,23 +1,28 @@
 """Distributed data-parallel training of one network: one process per GPU, on one machine or several.
 
-Each process computes the gradients of its share of every batch, and the gradients are averaged. The world size and rank
-come from the environment variables of torchrun or SLURM; without them, the first process starts the others on its own
-machine, with its own command line.
+Each process computes the gradients of its share of every batch, and a single all-reduce per step averages them,
+together with the loss. Unlike that of torch's ``DistributedDataParallel``, it does not overlap with the backward pass;
+in return, there is nothing to switch off for accumulated batches, and nothing around the network that a compiler or a
+saved state would see.
+
+The world size and rank come from the environment variables of torchrun or SLURM; without them, the first process starts
+the others on its own machine, with its own command line.
 """
 
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from pipeline.core import params
 from pipeline.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,26 +48,22 @@ class World:
         """Whether this process, of rank 0, writes all files."""
         return self.rank == 0
 
-    def wrap(self, network: nn.Module) -> nn.Module:
-        """Wrap a network so that its backward pass averages the gradients over the processes."""
-        if self.fabric is None:
-            return network
-        wrapped: nn.Module = self.fabric.setup_module(network)
-        return wrapped
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors of one type by their means over the processes, in a single all-reduce."""
+        if self.size == 1:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        torch.distributed.all_reduce(flat)
+        flat /= self.size
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        torch._foreach_copy_(list(tensors), [part.view_as(one) for part, one in zip(parts, tensors, strict=True)])
 
-    def backward(self, loss: Tensor) -> None:
-        """Compute the gradients of a loss, which comes from a network returned by ``wrap``."""
-        if self.fabric is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-        else:
-            self.fabric.backward(loss)
-
-    def all_reduce_mean(self, value: Tensor) -> Tensor:
-        """Average a tensor over the processes."""
-        if self.fabric is None:
-            return value
-        reduced: Tensor = self.fabric.all_reduce(value, reduce_op="mean")  # type: ignore[assignment]
-        return reduced
+    def whole_batch(self, own: Tensor) -> Tensor:
+        """Rows of the whole batch, (B * size, ...), from this process's (B, ...), which alone keep their gradient."""
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        torch.distributed.all_gather(parts, own.detach().contiguous())
+        parts[self.rank] = own
+        return torch.stack(parts, dim=1).flatten(0, 1)
 
     def broadcast(self, network: nn.Module) -> None:
         """Copy the weights and batch-norm statistics of rank 0 to all processes."""
@@ -108,12 +109,26 @@ class World:
 SINGLE_PROCESS = World()
 
 
-def join(devices: int | Literal["auto"]) -> World:
+def join_for(model: params.Model, devices: int) -> World | None:
+    """Join the processes that work on a model; None if this process is not needed.
+
+    A closed-form head or a forest takes one process, also where torchrun or SLURM started several.
+
+    Args:
+        model: section of the model.
+        devices: as for ``join``.
+    """
+    if isinstance(model, params.NetworkModel):
+        return join(devices)
+    slurm = os.environ.get("SLURM_PROCID", "0") if _slurm_tasks() > 1 else "0"
+    return SINGLE_PROCESS if os.environ.get("RANK", slurm) == "0" else None
+
+
+def join(devices: int) -> World:
     """Find or start the other processes, and connect to them.
 
     Args:
-        devices: processes on this machine, if neither torchrun nor SLURM sets their number. "auto" is one per GPU, or
-            one without GPUs.
+        devices: processes on this machine, if neither torchrun nor SLURM sets their number.
 
     Raises:
         InputError: ``devices`` exceeds the number of GPUs.
@@ -138,18 +153,22 @@ def join(devices: int | Literal["auto"]) -> World:
     return World(fabric.global_rank, fabric.world_size, fabric)
 
 
-def _layout(devices: int | Literal["auto"]) -> tuple[int, int, bool]:
+def _layout(devices: int) -> tuple[int, int, bool]:
     """Number of machines, processes on each, and whether a launcher (torchrun or SLURM) starts them."""
-    torchrun, slurm = os.environ.get("LOCAL_WORLD_SIZE"), os.environ.get("SLURM_STEP_NUM_TASKS")
-    if torchrun:
+    if torchrun := os.environ.get("LOCAL_WORLD_SIZE"):
         return int(os.environ["WORLD_SIZE"]) // int(torchrun), int(torchrun), True
-    if slurm and int(slurm) > 1:  # a single task may be an interactive shell
+    if (tasks := _slurm_tasks()) > 1:
         nodes = int(os.environ["SLURM_STEP_NUM_NODES"])
-        return nodes, int(slurm) // nodes, True
+        return nodes, tasks // nodes, True
     gpus = torch.cuda.device_count()
-    if devices != "auto" and gpus and devices > gpus:
+    if gpus and devices > gpus:
         raise InputError(f"machine.devices in params.yaml is {devices}, but there are {gpus} GPUs: lower it")
-    return 1, max(gpus, 1) if devices == "auto" else devices, False
+    return 1, devices, False
+
+
+def _slurm_tasks() -> int:
+    """How many tasks SLURM started together; a single one may be an interactive shell."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
 
 
 def _end_with(parent: int) -> None:

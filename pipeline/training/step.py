@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from pipeline.core import hardware, params
 from pipeline.data.loader import Batch
-from pipeline.models.losses import objective
-from pipeline.models.network import Network, autocast, with_shared_statistics
+from pipeline.models.losses import OVER_BATCH, objective
+from pipeline.models.network import Network, autocast, compute_type, share_batches
 from pipeline.training.distributed import SINGLE_PROCESS, World
 
 
@@ -35,17 +35,23 @@ class Learner:
         steps_per_epoch: int,
         world: World = SINGLE_PROCESS,
     ) -> None:
-        if world.size > 1 and torch.cuda.is_available():
-            network = with_shared_statistics(network)  # torch has no CPU version: there, each process keeps its own
-        self.network = network.to(hardware.device()).to(memory_format=torch.channels_last).train()
+        device = hardware.device()
+        if world.size > 1:
+            network = share_batches(network, world.rank, world.size)
+        self.network = network.to(device).to(memory_format=torch.channels_last).train()
         self.ema = ExponentialMovingAverage(self.network, recipe.ema_decay)
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, recipe.weight_decay), fused=True)
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
         self.world = world
-        self._forward = world.wrap(cast(nn.Module, torch.compile(self.network)) if recipe.compile else self.network)
+        self._forward = self.network
+        if recipe.compile:  # batch norm of several processes communicates, which divides the graph
+            self._forward = cast(Network, torch.compile(self.network, fullgraph=world.size == 1))
         self._weights = list(self.network.parameters())
-        self._criterion = objective(recipe, prior)
+        self._criterion = objective(recipe, prior.to(device))
+        self._gathers = world.size > 1 and not OVER_BATCH.isdisjoint(recipe.loss)
+        # float16 gradients would underflow without a scale; bfloat16 and float32 need none, and it does nothing.
+        self._scaler = torch.amp.GradScaler(device.type, enabled=compute_type(recipe.precision) == torch.float16)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step, counted from the start of the run."""
@@ -56,21 +62,25 @@ class Learner:
         """Take one optimizer step on some accumulated batches; return their mean loss, on the device.
 
         Batch norm sees each batch alone, and so do the losses that are not a mean over samples (soft F1, Lovász).
+        Several processes see it together: with their parts of it, they take the step that one process would.
 
         Args:
             batches: images (B, 4, S, S) uint8 and targets (B, 28) each, all of the same B.
-            step: counted from the start of the run; together with the seed it determines the dropout.
+            step: counted from the start of the run; together with the seed it determines dropout and gain.
         """
-        # Dropout is the only randomness in a step. Seeding it by the step makes a resumed run identical.
-        torch.manual_seed(_seed(self.recipe.seed, step, self.world.rank))
+        # Seeding the random numbers by the step makes a resumed run identical.
+        torch.manual_seed(_seed(self.recipe.seed, step))
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        losses = torch.stack([self._backward(batch, 1 / len(batches)) for batch in batches])
+        loss = torch.stack([self._backward(batch, 1 / len(batches)) for batch in batches]).sum()
+        self.world.average([*(weight.grad for weight in self._weights if weight.grad is not None), loss])
+        self._scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self._weights, self.recipe.clip_norm, foreach=True)
-        self.optimizer.step()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
         self.optimizer.zero_grad()
         self.ema.update(step)
-        return self.world.all_reduce_mean(losses.sum())
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training so far has changed."""
@@ -78,6 +88,7 @@ class Learner:
             "network": self.network.state_dict(),
             "ema": self.ema.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -85,13 +96,24 @@ class Learner:
         self.network.load_state_dict(state["network"])
         self.ema.network.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
 
     def _backward(self, batch: Batch, share: float) -> Tensor:
+        """Add the gradients of a batch's loss times ``share``; return that."""
         (images, targets), device = batch, hardware.device()
         with autocast(self.recipe.precision):
             logits = self._forward(images.to(device, non_blocking=True))  # B, 28
-        loss = self._criterion(logits, targets.to(device, non_blocking=True)) * share
-        self.world.backward(loss)
+        targets = targets.to(device, non_blocking=True)
+        if not self._gathers:
+            return self._add_gradients(self._criterion(logits, targets) * share)
+        whole = self.world.whole_batch(torch.stack([logits.float(), targets], dim=1))  # B * size, 2, 28
+        loss = self._criterion(whole[:, 0], whole[:, 1]) * share
+        # Each process has the gradients of the whole loss for its own samples: wanted is their sum, not the mean.
+        self._add_gradients(loss * self.world.size)
+        return loss.detach()
+
+    def _add_gradients(self, loss: Tensor) -> Tensor:
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
 

@@ -25,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings = YAML(typ="safe").load(COMMITTED)
     settings["pack"]["size"] = SIDE
     settings["models"] = {"tiny": TINY.model_dump(mode="json")}
-    settings["machine"] = {"workers": 0, "predict_batch": 2, "devices": "auto", "save_minutes": 5, "tensorboard": False}
+    settings["machine"] = {"workers": 0, "predict_batch": 2, "devices": 1, "save_minutes": 5, "tensorboard": False}
     YAML(typ="safe").dump(settings, Path("params.yaml"))
     for seed, (name, size) in enumerate(SIZES.items()):
         model = TINY.model_copy(update={"size": size})

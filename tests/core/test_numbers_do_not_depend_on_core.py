@@ -91,7 +91,7 @@ CHOICES: dict[Any, tuple[str, ...]] = {
     params.Blending: ("probabilities", "logits", "ranks", "weights"),
     params.Calibrating: ("none", "temperature", "platt"),
     params.LossName: ("focal", "bce", "asymmetric", "soft_f1", "lovasz"),
-    params.Precision: ("auto", "fp32", "bf16"),
+    params.Precision: ("auto", "fp32", "bf16", "fp16"),
 }
 """The stage ``ensemble`` compares the settings in this order."""
 

@@ -7,10 +7,11 @@ import timm
 import torch
 from torch import nn
 
-from pipeline.core import params
+from pipeline.core import hardware, params
 from pipeline.core.errors import InputError
 from pipeline.models.attention import CBAM
-from pipeline.models.network import Network, Normalise, with_shared_statistics
+from pipeline.models.network import Network, Normalise, share_batches
+from pipeline.models.shared_batch import SharedBatchNorm
 from tests.fixtures.models import TINY
 
 
@@ -143,13 +144,17 @@ def test_a_backbone_that_is_no_resnet_is_refused(backbone: str) -> None:
         Network(TINY.model_copy(update={"backbone": backbone}))
 
 
-def test_shared_statistics_change_no_weight_and_no_activation() -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_sharing_batches_changes_no_weight_and_no_prediction(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     torch.manual_seed(0)
     network = Network(TINY).eval()
     before, names, weight = network(images()), list(network.state_dict()), next(network.parameters())
-    shared = with_shared_statistics(network)
-    assert any(isinstance(module, nn.SyncBatchNorm) for module in shared.modules())
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in shared.modules())
+    monkeypatch.setattr(hardware, "device", lambda: torch.device(device))
+    shared = share_batches(network, 1, 2)
+    norm = nn.SyncBatchNorm if device == "cuda" else SharedBatchNorm
+    norms = [module for module in shared.modules() if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm)]
+    assert norms
+    assert all(isinstance(module, norm) for module in norms)
     assert list(shared.state_dict()) == names
     assert next(shared.parameters()) is weight
     torch.testing.assert_close(shared(images()), before)

@@ -28,7 +28,7 @@ from pipeline.training.loop import fit
 from pipeline.training.saved_states import SavedStates
 from tests.fixtures.models import TINY
 
-MACHINE = params.Machine(workers=0, predict_batch=16, devices="auto", save_minutes=60, tensorboard=False)
+MACHINE = params.Machine(workers=0, predict_batch=16, devices=1, save_minutes=60, tensorboard=False)
 DROPPING = TINY.model_copy(update={"dropout": 0.5, "epochs": 4})
 
 
