@@ -6,9 +6,12 @@ BIN := .venv/bin
 export DVC_NO_ANALYTICS := true
 export NO_ALBUMENTATIONS_UPDATE := 1
 
+# With several GPUs, make repro first trains one job on each of them at a time.
+GPUS ?= $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
+
 .PHONY: repro weights train-parallel test lint check
 
-repro: .venv/run.stamp
+repro: .venv/run.stamp $(if $(filter-out 0 1,$(GPUS)),train-parallel)
 	$(BIN)/python -m pipeline params --check
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc --wait-for-lock repro
 	$(BIN)/python -m pipeline summary
@@ -19,10 +22,9 @@ weights: .venv/run.stamp
 	$(BIN)/python -m pipeline train-weights $(PROFILE)
 
 # Stale train and tta jobs in parallel on Ray: one per GPU, or one per CPUS cores if there is none.
-CPUS ?= 1
 train-parallel: .venv/cluster.stamp
 	$(BIN)/python -m pipeline params --check
-	PATH="$(CURDIR)/$(BIN):$$PATH" RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pipeline train-parallel --cpus $(CPUS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pipeline train-parallel $(if $(CPUS),--cpus $(CPUS))
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n auto --dist loadfile

@@ -68,8 +68,17 @@ def simulate(settings: params.Simulation) -> Halves:
     return table[table["split"] == "train"], table[table["split"] == "test"], images
 
 
-def train(recipe: params.NetworkModel, halves: Halves) -> tuple[Network, list[history.EpochScores]]:
-    """Train on the training samples; score on the test samples before the first step and after each epoch."""
+def train(
+    recipe: params.NetworkModel, halves: Halves, machine: params.Machine, states: Path
+) -> tuple[Network, list[history.EpochScores]]:
+    """Train on the training samples; score on the test samples before the first step and after each epoch.
+
+    Args:
+        recipe: the model's section.
+        halves: as from ``simulate``.
+        machine: the section machine.
+        states: folder for the saved states, from which an interrupted training resumes.
+    """
     rest, held_out, images = halves
     by_source = {SOURCE: images}
     training = Samples(
@@ -93,10 +102,7 @@ def train(recipe: params.NetworkModel, halves: Halves) -> tuple[Network, list[hi
     untrained = [evaluated.batch([(0, position, 0) for position in range(len(evaluated))])]
     before = Epoch(images_per_second=0, data_wait=0, memory_gb=0, epoch=-1, learning_rate=0, train_loss=0)
     on_epoch(before, probabilities(network.eval(), untrained, precision=recipe.precision))
-    with tempfile.TemporaryDirectory() as folder:
-        return fit(
-            network, training, evaluated, recipe, MACHINE, on_epoch, SavedStates(Path(folder) / "job", "run")
-        ), rows
+    return fit(network, training, evaluated, recipe, machine, on_epoch, SavedStates(states, "run")), rows
 
 
 def main(sample: params.Simulation, base: params.NetworkModel, epochs: int, seeds: int) -> pd.DataFrame:
@@ -107,12 +113,14 @@ def main(sample: params.Simulation, base: params.NetworkModel, epochs: int, seed
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "plain.safetensors"
         plain = base.model_copy(update=STARTS["plain"])
-        checkpoint.save(weights, train(plain, first)[0], plain, Provenance(complete=False))
+        first_states = Path(folder) / "plain"
+        checkpoint.save(weights, train(plain, first, MACHINE, first_states)[0], plain, Provenance(complete=False))
         for seed in range(seeds):
             for start, settings in STARTS.items():
                 say(f"{start}, seed {seed}")
                 update = {**settings, "pretrained": str(weights), "epochs": epochs, "seed": seed}
-                for row in train(base.model_copy(update=update), second)[1]:
+                states = Path(folder) / f"{start}-{seed}"
+                for row in train(base.model_copy(update=update), second, MACHINE, states)[1]:
                     figures = {"loss": row.held_out_loss, "mAP": row.held_out_mean_average_precision}
                     rows += [{"start": start, "epoch": row.epoch + 1, "seed": seed, **figures}]
     curves = (

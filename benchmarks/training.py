@@ -4,11 +4,10 @@ The full step is the training loop as the stage ``train`` calls it: loading from
 params.yaml, augmentation, the optimizer step and the EMA. The bare step is forward, loss, backward and optimizer of the
 same network on one batch in device memory. They alternate, an epoch of steps each.
 
-On a CPU, the network is the last one of params.yaml at 128 px; on a GPU, a ResNet-34 with CBAM at 512 px in bf16 with
-batches of 64. The images are noise, on which the time does not depend.
+The network is the last one of params.yaml at 128 px. The images are noise, on which the time does not depend.
+``benchmarks.gpu`` measures on a GPU.
 
-The last line is JSON: on a CPU ``step_over_bare_cpu``, a ratio of times; on a GPU ``throughput_over_bare_gpu`` and
-``hours_of_5_folds``, for 30 epochs of 31,072 images in each fold.
+The last line is JSON: ``step_over_bare_cpu``, a ratio of times.
 """
 
 import argparse
@@ -33,17 +32,8 @@ from pipeline.training.history import Epoch
 from pipeline.training.loop import fit
 from pipeline.training.saved_states import SavedStates
 
-FULL = 5 * 30 * 31_072
-"""Images in thirty epochs of the competition in each of five folds."""
-
-
-def default_recipe(settings: params.Params) -> params.NetworkModel:
-    """The recipe to measure on this machine."""
-    last = settings.networks[-1].model_copy(update={"head": "pooled"})
-    if not torch.cuda.is_available():
-        return last.model_copy(update={"size": 128})
-    large = {"backbone": "resnet34", "widths": None, "size": 512, "batch_size": 64, "precision": "bf16"}
-    return last.model_copy(update=large)
+SIZE = 128
+"""Side of the network's images in pixels."""
 
 
 def packed_noise(folder: Path, count: int, side: int, size: int, recipe: params.NetworkModel) -> Samples:
@@ -63,11 +53,12 @@ def bare_step(recipe: params.NetworkModel, batch: Batch) -> Callable[[], None]:
     network = Network(recipe).to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     images, targets = (part.to(device) for part in batch)
-    criterion = objective(recipe, targets.mean(dim=0).cpu())
+    criterion = objective(recipe, targets.mean(dim=0))
+    forward = torch.compile(network, fullgraph=True) if recipe.compile else network
 
     def step() -> None:
         with autocast(recipe.precision):
-            logits = network(images)
+            logits = forward(images)
         criterion(logits, targets).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
@@ -114,18 +105,10 @@ def main(recipe: params.NetworkModel, machine: params.Machine, steps: int, side:
     table = pd.DataFrame({"case": list(seconds)})
     table["ms per step"] = [1e3 * statistics.median(seconds[case]) / steps for case in seconds]
     table["images per second"] = 1e3 * recipe.batch_size / table["ms per step"]
-    speed = float(table["images per second"].iloc[0])
-    if torch.cuda.is_available():
-        figures = {
-            "throughput_over_bare_gpu": ratio(seconds, "bare", "full"),
-            "images_per_second": speed,
-            "hours_of_5_folds": FULL / speed / 3600,
-        }
-    else:
-        figures = {
-            "step_over_bare_cpu": ratio(seconds, "full", "bare"),
-            "step_over_bare_cpu_medians": ratio_of_medians(seconds, "full", "bare"),
-        }
+    figures = {
+        "step_over_bare_cpu": ratio(seconds, "full", "bare"),
+        "step_over_bare_cpu_medians": ratio_of_medians(seconds, "full", "bare"),
+    }
     report(table, figures)
     return figures
 
@@ -136,4 +119,5 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=9, help="measured rounds (default: %(default)s)")
     arguments = parser.parse_args()
     settings = params.load()
-    main(default_recipe(settings), settings.machine, arguments.steps, settings.pack.size, arguments.rounds)
+    network = settings.networks[-1].model_copy(update={"head": "pooled", "size": SIZE})
+    main(network, settings.machine, arguments.steps, settings.pack.size, arguments.rounds)

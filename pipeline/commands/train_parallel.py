@@ -1,9 +1,10 @@
 """Train the stale jobs of the matrix in parallel on Ray: ``python -m pipeline train-parallel [--cpus N]``.
 
 Does what ``dvc repro tta`` does and leaves the same dvc.lock, but runs the jobs (a model and a fold each) in parallel,
-each with its own GPU or, without GPUs, with N cores. On a CPU the number of threads changes the last digits, so the
-outputs are byte-identical to those of ``OMP_NUM_THREADS=N dvc repro tta``. Ray runs on this machine or on the cluster
-named by RAY_ADDRESS; all machines of a cluster must see the project at the same path. A job's output is in logs/.
+each with its own GPU and its share of the cores or, without GPUs, with N cores. Where there are several GPUs, ``make
+repro`` runs it first. On a CPU the number of threads changes the last digits, so the outputs are byte-identical to
+those of ``OMP_NUM_THREADS=N dvc repro tta``. Ray runs on this machine or on the cluster named by RAY_ADDRESS; all
+machines of a cluster must see the project at the same path. A job's output is in logs/.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,12 +164,23 @@ def _run(arguments: list[str], folder: str, log: str, threads: int) -> int:
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=folder,
-            env=environment | {"OMP_NUM_THREADS": str(threads)},
+            # The second one is how many cores joblib, and so machine.workers: auto, counts.
+            env=environment | {"OMP_NUM_THREADS": str(threads), "LOKY_MAX_CPU_COUNT": str(threads)},
             stdout=output,
             stderr=output,
             preexec_fn=end_with_parent,
             check=False,
         ).returncode
+
+
+def cores_per_job(machines: Sequence[Mapping[str, float]]) -> int:
+    """Cores that leave every GPU of every machine as many; 1 without GPUs.
+
+    Args:
+        machines: Ray's resources of each, with the keys CPU and GPU.
+    """
+    shares = [machine.get("CPU", 0) / machine["GPU"] for machine in machines if machine.get("GPU")]
+    return max(int(min(shares, default=1)), 1)
 
 
 def messages(failed: Sequence[Job]) -> Iterator[str]:
@@ -186,8 +198,10 @@ def main(arguments: Sequence[str]) -> None:
         "without GPUs, one per N cores. dvc.lock is updated as by `dvc repro tta`.",
         epilog="Set RAY_ADDRESS to use a running Ray cluster. A job's output is in logs/.",
     )
-    parser.add_argument("--cpus", type=int, default=1, metavar="N", help="cores per job (default: 1)")
-    cpus: int = parser.parse_args(arguments).cpus
+    parser.add_argument(
+        "--cpus", type=int, metavar="N", help="cores per job (default: with GPUs, a GPU's share; without, 1)"
+    )
+    cpus: int | None = parser.parse_args(arguments).cpus
     if importlib.util.find_spec("ray") is None:
         raise InputError("Ray is not installed: run make train-parallel, or pip install -r requirements-cluster.txt")
     settings = params.load()
@@ -202,7 +216,9 @@ def main(arguments: Sequence[str]) -> None:
         ray.init(address, include_dashboard=False if address == "local" else None, log_to_driver=False)
     except (ConnectionError, ValueError) as error:
         raise InputError(f"RAY_ADDRESS={address}: no cluster found ({error}): start Ray there or unset it") from None
-    most = int(max(node["Resources"].get("CPU", 0) for node in ray.nodes()))
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    most = int(max(machine.get("CPU", 0) for machine in machines))
+    cpus = cores_per_job(machines) if cpus is None else cpus
     if not 1 <= cpus <= most:
         raise InputError(f"--cpus {cpus}: Ray's largest machine has {most} cores, so give 1 to {most}")
     jobs = [Job("train", name, fold) for name in settings.models for fold in settings.folds.ids]

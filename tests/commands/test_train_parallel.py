@@ -3,6 +3,7 @@
 The stages are stand-ins of a few lines, so that the tests take seconds: `python -m benchmarks.parallel_jobs` trains.
 """
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from pipeline.commands.train_parallel import Job, messages, run_jobs, stale
+from pipeline.commands.train_parallel import Job, cores_per_job, messages, run_jobs, stale
 from pipeline.core.errors import InputError
 from tests.benchmarks.test_interrupt_benchmark import alive
 
@@ -126,6 +127,45 @@ def test_a_failed_job_is_named_and_the_others_end(project: Path) -> None:
     (project / "fail-1").unlink()
     assert run_jobs(JOBS, 1) == []
     assert reproduced() == []
+
+
+def test_every_job_has_a_gpu_of_its_own_and_its_share_of_the_cores(tmp_path: Path) -> None:
+    """In a process of its own, which tells Ray of GPUs that are not there."""
+    code = f"""
+import ray, sys
+from pathlib import Path
+from pipeline.commands.train_parallel import _run, cores_per_job
+ray.init(address="local", num_cpus=4, num_gpus=3, include_dashboard=False, log_to_driver=False)
+cpus = cores_per_job([node["Resources"] for node in ray.nodes()])
+task = ray.remote(num_cpus=cpus, num_gpus=1)(_run)
+script = "import os, time; from pipeline.core.processors import workers; time.sleep(5)\\n" \
+    "print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS'], workers('auto'))"
+tasks = [task.remote(["-c", script], {str(Path.cwd())!r}, f"{tmp_path}/{{n}}.log", cpus) for n in range(3)]
+assert ray.get(tasks) == [0, 0, 0]
+print(cpus)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "1\n"
+    seen = [(tmp_path / f"{number}.log").read_text().split() for number in range(3)]
+    assert sorted(gpu for gpu, _, _ in seen) == ["0", "1", "2"]
+    assert [numbers for _, *numbers in seen] == [["1", "1"]] * 3
+
+
+def test_the_cores_of_the_smallest_share_are_given_to_each_job() -> None:
+    assert cores_per_job([{"CPU": 64, "GPU": 8}]) == 8
+    assert cores_per_job([{"CPU": 64, "GPU": 8}, {"CPU": 10, "GPU": 4}, {"CPU": 96}]) == 2
+    assert cores_per_job([{"CPU": 2, "GPU": 4}]) == 1
+    assert cores_per_job([{"CPU": 8}, {}]) == 1
+
+
+@pytest.mark.parametrize(("gpus", "side_by_side"), [("0", False), ("1", False), ("2", True), ("8", True)])
+def test_make_repro_trains_side_by_side_where_there_are_several_gpus(gpus: str, side_by_side: bool) -> None:
+    told = subprocess.run(["make", "-n", "repro", f"GPUS={gpus}"], capture_output=True, text=True, check=True).stdout
+    assert ("-m pipeline train-parallel" in told) == side_by_side
+    assert told.rstrip().endswith("-m pipeline summary")
+    if side_by_side:
+        assert told.index("train-parallel") < told.index("dvc --wait-for-lock repro")
 
 
 def test_jobs_are_started_as_dvc_yaml_says() -> None:
