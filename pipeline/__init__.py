@@ -8,3 +8,6 @@ __version__ = "0.1.0"
 # same core (a loader worker, a browser), this slows training by a factor of seven; passive waiting costs nothing.
 # The variable must be set before torch is imported, and this module is imported before any module that imports torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Apple's GPUs lack some operations; these run on the CPU instead of ending the run. Also read when torch is imported.
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")

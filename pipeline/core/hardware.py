@@ -14,15 +14,15 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 
 def device() -> torch.device:
-    """The GPU if there is one, otherwise the CPU.
+    """The GPU if there is one (``cuda`` also for AMD's, ``mps`` for Apple's), otherwise the CPU.
 
     Raises:
         InputError: the installed torch has no kernels for the GPU.
     """
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    _check_kernels()
-    return torch.device("cuda")
+    if torch.cuda.is_available():
+        _check_kernels()
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def check_compiler() -> None:

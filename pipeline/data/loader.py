@@ -86,7 +86,7 @@ class Samples:
         """
         images = _empty_images((len(draws), *self.shape))
         self.fill(images.numpy(), draws)
-        return images.permute(0, 3, 1, 2), self.targets[[position for _, position, _ in draws]]
+        return images.permute(0, 3, 1, 2), pinned(self.targets[[position for _, position, _ in draws]])
 
     def fill(self, into: Image, draws: Sequence[Draw]) -> None:
         """Write the images of some draws to ``into`` (B, S, S, 4)."""
@@ -137,7 +137,7 @@ class Batches:
         for number, positions in self._loader:
             slot = torch.from_numpy(self._slots[number % len(self._slots), : len(positions)])
             images = _empty_images(slot.shape).copy_(slot)
-            yield images.permute(0, 3, 1, 2), self._samples.targets[positions]
+            yield images.permute(0, 3, 1, 2), pinned(self._samples.targets[positions])
 
     def close(self) -> None:
         """Stop the workers."""
@@ -209,6 +209,11 @@ class _NumberedBatches(Sampler[Any]):
 def _empty_images(shape: Sequence[int]) -> Tensor:
     """Uninitialised memory for images, pinned for asynchronous transfer if there is a GPU."""
     return torch.empty(tuple(shape), dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+
+
+def pinned(tensor: Tensor) -> Tensor:
+    """The tensor, in pinned memory for asynchronous transfer if there is a GPU."""
+    return tensor.pin_memory() if torch.cuda.is_available() else tensor
 
 
 def init_worker(_worker: int) -> None:

@@ -1,10 +1,14 @@
 """The network: a timm ResNet with attention, from uint8 images to 28 logits. The only module that uses timm."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import timm
 import torch
+from huggingface_hub import constants as hub
 from timm.layers.norm_act import convert_sync_batchnorm
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
@@ -12,12 +16,16 @@ from torch import Tensor, nn
 from pipeline.core import hardware, params
 from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS, LABELS
+from pipeline.core.progress import say
 from pipeline.models.attention import gate_layer, insert_attention
 from pipeline.models.heads import POOLINGS, KernelHead, LabelQueries, Pyramid, pool_stages
 from pipeline.models.shared_batch import Dropout, SampleRandom, SharedBatchNorm, share_random
 
 MIN_STD = 4 / 255
 """Lower limit of a channel's standard deviation, so that the noise of empty channels is not amplified."""
+
+HUB_SECONDS = 5
+"""How long the hub may take for its first answer."""
 
 STAGES = 3
 """Number of last stages of the backbone whose features the kernel head and the pyramid use."""
@@ -146,13 +154,15 @@ def compute_type(precision: params.Precision) -> torch.dtype:
     """The type in which the forward pass computes: float32, bfloat16 or float16.
 
     ``auto`` is bfloat16 if the hardware supports it natively (GPUs since 2020, CPUs with AMX), float16 on older GPUs,
-    and float32 on other CPUs, which would emulate both and be slower.
+    and float32 elsewhere: other CPUs would emulate both and be slower.
     """
     if precision != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    if hardware.device().type == "cuda":
+    kind = hardware.device().type
+    if kind == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16", False) else torch.float32
+    native = kind == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+    return torch.bfloat16 if native else torch.float32
 
 
 def autocast(precision: params.Precision) -> AbstractContextManager[object]:
@@ -196,13 +206,32 @@ def hub_weights(backbone: str) -> dict[str, Tensor]:
     """
     if not timm.is_model_pretrained(backbone):
         raise InputError(f"params.yaml: timm has no weights for {backbone!r}: name a file in pretrained, or false")
+    say(f"getting the weights of {backbone} from {hub.ENDPOINT}, or from the cache if it cannot be reached")
     try:
-        return dict(timm.create_model(backbone, pretrained=True).state_dict())
+        with _offline_unless_reachable():
+            return dict(timm.create_model(backbone, pretrained=True).state_dict())
     except OSError as error:
         raise InputError(
             f"params.yaml: pretrained: true needs the weights of {backbone} from the hub, which cannot be downloaded "
             f"({type(error).__name__}): connect to the network, or name a file in pretrained"
         ) from None
+
+
+@contextmanager
+def _offline_unless_reachable() -> Iterator[None]:
+    """Use the cache alone if the hub does not answer within seconds: the library itself asks for a minute."""
+    before = hub.HF_HUB_OFFLINE
+    try:
+        with urlopen(Request(hub.ENDPOINT, method="HEAD"), timeout=HUB_SECONDS):
+            pass
+    except HTTPError:
+        pass  # an answer
+    except OSError:
+        hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
 
 
 def _backbone(model: params.BackboneModel) -> ResNet:

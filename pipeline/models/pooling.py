@@ -49,7 +49,7 @@ class PoolPositions(Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
         # Unlike amax, both return the index of the maximum, so backward needs no comparisons.
-        highest, where = (highest_by_reduction if x.is_cuda else highest_by_pooling)(x)
+        highest, where = (highest_by_pooling if x.device.type == "cpu" else highest_by_reduction)(x)
         ctx.save_for_backward(where)
         return x.view_as(x), x.mean((2, 3)), highest
 

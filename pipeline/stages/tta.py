@@ -32,7 +32,7 @@ def main() -> None:
         return
     network, recipe = checkpoint.load(paths.model(name, fold))
     network = network.to(hardware.device())
-    workers = processors.workers(settings.machine.workers, world.size)
+    workers = processors.loaders(settings.machine.workers, world.size)
 
     def predict(table: pd.DataFrame, what: str) -> npt.NDArray[np.float32]:
         images = {source: open_images(source) for source in table["source"].unique()}

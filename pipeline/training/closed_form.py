@@ -62,7 +62,7 @@ def fit_closed_form(
         )
     hardware.keep_freed_memory()
     model.to(hardware.device()).to(memory_format=torch.channels_last).eval()
-    workers = processors.workers(machine.workers)
+    workers = processors.loaders(machine.workers)
     draws = Draws(np.ones(len(training)), FEATURE_BATCH)
     batches, unseen = Batches(training, draws, workers), ordered_batches(held_out, machine.predict_batch, workers)
     meter, seen = ThroughputMeter(), list[Tensor]()

@@ -100,7 +100,7 @@ def fit_fields(
     run = TrainingRun(DenseLearner(network, prior, recipe, steps, dense_weight), states, machine.save_minutes)
     resume(run, on_epoch)
     first = run.epoch * steps + run.step
-    workers = processors.workers(machine.workers)
+    workers = processors.loaders(machine.workers)
     progress = count("training", total=len(training) * size, unit="windows", done=first * size)
     with when_asked_to_stop(run.stop), windows.open_batches(training, first, workers) as batches, progress as bar:
         for epoch in range(run.epoch, recipe.epochs):

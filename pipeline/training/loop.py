@@ -66,7 +66,7 @@ def fit(
     if world.size > 1 and len(training) < recipe.batch_size:
         raise InputError(f"{len(training)} samples are less than a batch of {recipe.batch_size}: use one process")
     hardware.keep_freed_memory()
-    workers, share = processors.workers(machine.workers, world.size), (world.rank, world.size)
+    workers, share = processors.loaders(machine.workers, world.size), (world.rank, world.size)
     batches, draws = training_batches(training, recipe.batch_size, workers, recipe.repeat, share)
     held_out_batches = ordered_batches(held_out, machine.predict_batch, workers, share)
     steps, images = max(len(batches) // recipe.accumulate, 1), recipe.batch_size * recipe.accumulate

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from pipeline.core import hardware
 from pipeline.core.paths import replacing
 
 KEPT = 2
@@ -77,7 +78,7 @@ def fingerprint(described: str, files: Iterable[Path]) -> str:
         files: its data; read whole.
     """
     versions = [importlib.metadata.version(package) for package in PACKAGES]
-    digest = hashlib.sha256(f"{described}\n{versions}\n{torch.cuda.is_available()}\n".encode())
+    digest = hashlib.sha256(f"{described}\n{versions}\n{hardware.device().type}\n".encode())
     for path in files:
         digest.update(f"{path}\n{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()[:16]

@@ -102,6 +102,7 @@ def open_batches(windows: Windows, first_step: int, workers: int) -> Iterator[It
         multiprocessing_context="fork" if workers else None,
         generator=torch.Generator(),
         worker_init_fn=init_worker,
+        pin_memory=torch.cuda.is_available(),
     )
     batches = iter(loader)
     try:

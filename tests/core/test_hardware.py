@@ -11,6 +11,7 @@ import torch
 
 from pipeline.core import hardware, processors
 from pipeline.core.errors import InputError
+from pipeline.models.network import compute_type
 
 # Address space, not page faults: the kernels of some sandboxes count no faults.
 STEP = """
@@ -77,6 +78,31 @@ def test_a_gpu_without_kernels_is_refused_before_it_is_used(
             InputError, match=r"no kernels for this GPU .*: install a build of torch for it, or set CUDA_VIS"
         ):
             hardware.device()
+
+
+@pytest.mark.parametrize(("there", "device"), [(True, "mps"), (False, "cpu")])
+def test_apples_gpu_is_used_where_torch_offers_it(monkeypatch: pytest.MonkeyPatch, there: bool, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: there)
+    assert hardware.device().type == device
+    assert not there or compute_type("auto") == torch.float32
+    assert os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_without_bfloat16_computes_in_float16(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    monkeypatch.setattr(hardware, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: native or including_emulation)
+    assert compute_type("auto") == (torch.bfloat16 if native else torch.float16)
+    assert compute_type("fp32") == torch.float32
+
+
+def test_on_macos_no_process_is_forked_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert processors.loaders("auto", 2) == processors.workers("auto", 2)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert processors.loaders("auto") == 0
+    assert processors.loaders(3) == 3
+    assert processors.workers("auto") > 0  # packing and simulating start processes of their own kind
 
 
 def test_compilation_asks_for_a_compiler_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

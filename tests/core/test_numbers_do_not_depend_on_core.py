@@ -34,6 +34,7 @@ ARRAYS = {
     "pipeline/core/hardware.py": (
         "torch",
         {
+            "torch.backends.mps.is_available",
             "torch.cuda.is_available",
             "torch.device",
             "torch.cuda.get_device_capability",
@@ -133,7 +134,7 @@ def test_array_libraries_make_and_name_objects_and_no_more(path: str) -> None:
         if isinstance(node, ast.ImportFrom):
             assert node.module is not None
             assert node.module.split(".")[0] != library, "import the library itself, so that its use is seen here"
-    prefixes = {".".join(name.split(".")[:parts]) for name in allowed for parts in (1, 2)}
+    prefixes = {".".join(name.split(".")[:parts]) for name in allowed for parts in (1, 2, 3)}
     assert allowed <= calls <= allowed | prefixes
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.AugAssign | ast.MatMult)]
 

@@ -1,13 +1,16 @@
 """Weights to start from: what is taken, what stays fresh, and what is refused."""
 
 import re
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 import timm
 import torch
 import torchvision
+from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -20,6 +23,8 @@ from pipeline.models.provenance import Provenance
 from tests.fixtures.models import TINY
 
 RED, GREEN, BLUE = range(3)
+NOWHERE = "http://127.0.0.1:9"
+"""An address that refuses connections."""
 
 
 def changed(**update: Any) -> params.NetworkModel:
@@ -272,9 +277,33 @@ def test_true_takes_timm_s_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def hub(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
         return theirs if pretrained else create(name, pretrained=False, **options)
 
+    monkeypatch.setattr(constants, "ENDPOINT", NOWHERE)
     monkeypatch.setattr(timm, "create_model", hub)
     ours = started(changed(pretrained=True)).state_dict()
     assert torch.equal(ours["backbone.layer3.0.conv1.weight"], theirs.state_dict()["layer3.0.conv1.weight"])
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_cache_alone_is_used_where_the_hub_does_not_answer(monkeypatch: pytest.MonkeyPatch, answers: bool) -> None:
+    seen: list[bool] = []
+    create = timm.create_model
+
+    def hub(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
+        if pretrained:
+            seen.append(constants.is_offline_mode())
+        network: nn.Module = create(name, pretrained=False, **options)
+        return network
+
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:  # it answers every request with an error
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        if answers:
+            Thread(target=server.handle_request, daemon=True).start()
+        else:
+            server.socket.close()
+        monkeypatch.setattr(timm, "create_model", hub)
+        started(changed(pretrained=True))
+    assert seen == [not answers]
+    assert not constants.is_offline_mode()
 
 
 def test_an_unreachable_hub_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,6 +315,7 @@ def test_an_unreachable_hub_is_one_clear_message(monkeypatch: pytest.MonkeyPatch
         network: nn.Module = create(name, pretrained=False, **options)
         return network
 
+    monkeypatch.setattr(constants, "ENDPOINT", NOWHERE)
     monkeypatch.setattr(timm, "create_model", hub)
     with pytest.raises(InputError, match="pretrained: true needs the weights of test_resnet from the hub"):
         started(changed(pretrained=True))
