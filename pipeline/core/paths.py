@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 DATA = Path("data")
+PACKED = DATA / "packed"
+"""The largest outputs. May be a link to a folder on another disk."""
 FOLDS = DATA / "folds.csv"
 DUPLICATES = DATA / "duplicates.csv"
 FOLDS_AUDIT = DATA / "folds-audit.json"
@@ -26,12 +28,17 @@ def source(name: str) -> Path:
 
 def packed_images(name: str) -> Path:
     """Array of all images of a source."""
-    return DATA / "packed" / "images" / f"{name}.npy"
+    return PACKED / "images" / f"{name}.npy"
+
+
+def partly_packed(name: str) -> Path:
+    """Folder with what an interrupted run of ``pack`` has written, on the same disk as what it will become."""
+    return PACKED / ".partial" / name
 
 
 def packed_index(name: str) -> Path:
     """Table of a source's images: one row per image, in the order of the array."""
-    return DATA / "packed" / "index" / f"{name}.csv"
+    return PACKED / "index" / f"{name}.csv"
 
 
 def contact_sheet(name: str) -> Path:

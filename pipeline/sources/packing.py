@@ -221,5 +221,5 @@ def _check_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise InputError(
             f"{folder}: needs {needed / 1e9:.1f} GB of disk space, but only {free / 1e9:.1f} GB are free: make room, "
-            f"make {paths.RESUME} a link to a folder on a larger disk, or lower pack.size in params.yaml"
+            f"move {paths.PACKED} to a larger disk and put a link to it in its place, or lower pack.size in params.yaml"
         )

@@ -19,6 +19,9 @@ MAX_BYTES = 32 * 2**20
 # Exceptions that zipfile raises for invalid zips; OSError comes from seeks to invalid positions.
 _FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError, OSError)
 _ENCRYPTED = 1  # bit of a member's flags
+_HEADER = b"PK\x03\x04"
+WRAP = 2**32
+"""Positions in a zip without zip64 are stored modulo this."""
 
 
 class Stored(NamedTuple):
@@ -94,6 +97,7 @@ def _members(path: Path, file: io.BufferedReader, descriptor: int, within: PureP
             infos = archive.infolist()
     except _FAULTS as error:
         raise InputError(f"{path} is not a complete zip archive ({error}): download it again") from None
+    _unwrap_offsets(infos, descriptor, start)
     for info in infos:
         name = within / _safe_name(path, info)
         header = start + info.header_offset
@@ -107,6 +111,33 @@ def _members(path: Path, file: io.BufferedReader, descriptor: int, within: PureP
             yield Stored(
                 str(name), descriptor, header, info.compress_size, info.file_size, info.CRC, readable, deflated
             )
+
+
+def _unwrap_offsets(infos: list[zipfile.ZipInfo], descriptor: int, start: int) -> None:
+    """Correct the positions of the members of a zip of more than 4 GB that macOS's Archive Utility has made.
+
+    It writes no zip64 fields, only the lowest 32 bits of each position. No member is as large as 4 GB, and the
+    directory lists them in the order of their positions, so a position that is lower than the one before has passed
+    another 4 GB. ``zipfile`` takes the difference between the directory's real and stated position for data in front of
+    the zip, and adds it to all positions.
+
+    Args:
+        infos: the members, changed in place.
+        descriptor: of the file.
+        start: where the zip begins in it.
+    """
+    if not infos or _is_header(descriptor, start + infos[0].header_offset):
+        return
+    passed = before = 0
+    for info in infos:
+        position = info.header_offset % WRAP
+        passed += WRAP * (position < before)
+        before = position
+        info.header_offset = position + passed
+
+
+def _is_header(descriptor: int, position: int) -> bool:
+    return position >= 0 and os.pread(descriptor, len(_HEADER), position) == _HEADER
 
 
 def _safe_name(path: Path, info: zipfile.ZipInfo) -> PurePosixPath:
@@ -134,7 +165,7 @@ def _inner_zip(path: Path, file: io.BufferedReader, info: zipfile.ZipInfo, descr
 def _data_start(descriptor: int, header: int) -> int:
     """Offset of a member's data: after its local header, whose name and extra field have their own lengths."""
     signature, name, extra = struct.unpack("<4s22xHH", os.pread(descriptor, 30, header))
-    if signature != b"PK\x03\x04":
+    if signature != _HEADER:
         raise zipfile.BadZipFile("no member at the position given in the directory")
     return header + 30 + int(name) + int(extra)
 

@@ -1,8 +1,8 @@
 """Check the images of one source, and resize and pack them: ``python -m pipeline.stages.pack --source NAME``.
 
 Reads ``data/NAME/`` and ``pack`` of params.yaml; writes ``data/packed/images/NAME.npy`` and
-``data/packed/index/NAME.csv``. An interrupted run keeps what it packed in ``.resume/pack/NAME/``, and the next run
-resumes there.
+``data/packed/index/NAME.csv``. An interrupted run keeps what it packed in ``data/packed/.partial/NAME/``, and the next
+run resumes there.
 """
 
 import shutil
@@ -21,7 +21,7 @@ def main() -> None:
     """Check and pack one source."""
     settings = params.load()
     source = source_name(settings)
-    partial = paths.RESUME / "pack" / source
+    partial = paths.partly_packed(source)
     with open_archive(paths.source(source)) as archive:
         samples, problems = list_samples(archive)
         ignored = unlisted(archive, samples)
@@ -34,7 +34,7 @@ def main() -> None:
     # The index is moved last: if it exists, the array is complete.
     for made, place in ((IMAGES, paths.packed_images(source)), (INDEX, paths.packed_index(source))):
         with replacing(place) as temporary:
-            shutil.move(partial / made, temporary)
+            (partial / made).replace(temporary)
     shutil.rmtree(partial)
     if ignored:
         named = ", ".join(map(repr, ignored[:3]))

@@ -145,7 +145,7 @@ def test_there_is_no_arithmetic_but_that_of_times_messages_and_processes(path: P
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.BinOp):
             text, left = ast.unparse(node), ast.unparse(node.left)
-            is_path = isinstance(node.op, ast.Div) and left.startswith(("DATA", "RESUME", "Path(", "path"))
+            is_path = isinstance(node.op, ast.Div) and left.startswith(("DATA", "PACKED", "RESUME", "Path(", "path"))
             is_type = isinstance(node.op, ast.BitOr)
             is_string = isinstance(node.op, ast.Add) and any(quote in text for quote in "\"'")
             if not (is_path or is_type or is_string):
@@ -266,6 +266,7 @@ BY_NAME: list[Callable[[str], Path]] = [
     paths.source,
     paths.packed_images,
     paths.packed_index,
+    paths.partly_packed,
     paths.contact_sheet,
     paths.maps,
     paths.code,

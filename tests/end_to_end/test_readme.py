@@ -34,8 +34,10 @@ ELSEWHERE = (
     "cp weights/cells.yaml",
     "make weights",
     "python -m benchmarks.real_fields",
+    "mkdir -p /large",
+    "ln -s /large",
 )
-"""How commands begin that need a network, an account, a GPU, hours or real images."""
+"""How commands begin that need a network, an account, a GPU, hours, real images or another disk."""
 KEPT_TESTS = ("__init__.py", "test_progress.py")
 """What `make test` runs here: all of them would run themselves without end."""
 PROGRAMS = ("dvc", "ruff", "mypy", "lint-imports")

@@ -322,6 +322,20 @@ def test_the_summary_names_what_was_written_and_how_long_it_took(project: Projec
         assert word in summary
 
 
+def test_what_is_large_can_be_moved_to_another_disk(project: Project, tmp_path: Path) -> None:
+    for name in ("data/packed", "data/sample"):
+        shutil.move(project.root / name, tmp_path / name)
+        (project.root / name).symlink_to(tmp_path / name)
+    try:
+        assert project.repro() == set()
+        assert project.repro("--force", "--single-item", "pack@sample") == {"pack@sample"}
+        assert project.repro() == set()
+    finally:
+        for name in ("data/packed", "data/sample"):
+            (project.root / name).unlink()
+            shutil.move(tmp_path / name, project.root / name)
+
+
 def test_a_parameter_that_changes_while_a_stage_runs_is_not_recorded_with_the_old_result(project: Project) -> None:
     before, path = project.stale(), project.root / "params.yaml"
     assert not before

@@ -5,6 +5,7 @@ import stat
 import struct
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -225,6 +226,27 @@ def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(InputError, match="encrypted"):
         read_one(path)
+
+
+@pytest.mark.parametrize("gigabytes", [(0, 0), (3, 2), (3, 0, 3, 3)])
+def test_a_zip_over_4_gb_as_archive_utility_makes_it_is_read(gigabytes: tuple[int, ...], tmp_path: Path) -> None:
+    """Without zip64, with positions and the number of members modulo 2 ** 32; holes take no space on the disk."""
+    directory, count = b"", 0
+    with (tmp_path / "competition.zip").open("wb") as file:
+        for number, size in enumerate([0, *gigabytes, 0]):
+            name, data = f"{number}_green.png".encode(), bytes([number]) * 100
+            fields = struct.pack("<HHHHHIIIHH", 20, 0, 0, 0, 0, zlib.crc32(data), 100, 100, len(name), 0)
+            position = file.tell() % 2**32
+            file.write(b"PK\x03\x04" + fields + name + data)
+            directory += b"PK\x01\x02" + struct.pack("<H", 20) + fields + bytes(10) + struct.pack("<I", position) + name
+            file.seek(size * 2**30, os.SEEK_CUR)
+            count += 1
+        where = file.tell() % 2**32
+        file.write(directory + struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, count, count, len(directory), where, 0))
+    with open_archive(tmp_path) as archive:
+        assert len(archive.members) == count
+        for number in range(count):
+            assert archive.members[f"{number}_green.png"].read() == bytes([number]) * 100
 
 
 def test_a_changed_byte_of_a_member_is_noticed(tmp_path: Path) -> None:

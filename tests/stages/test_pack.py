@@ -2,8 +2,11 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +59,13 @@ def test_a_bad_source_ends_in_one_message_and_leaves_nothing(project: Path) -> N
     assert result.returncode == 1
     assert "error: data/bad: 2 problems; nothing was written" in result.stderr
     assert "Traceback" not in result.stderr
-    assert not (project / "data/packed").exists()
+    assert packed(project) == []
 
 
 def packed(project: Path) -> list[str]:
     folder = project / "data/packed"
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(name) for name in names if name.parts[0] != ".partial")
 
 
 def failure(capsys: pytest.CaptureFixture[str]) -> str:
@@ -103,11 +107,43 @@ def test_an_interruption_is_taken_up_by_the_next_run(
         with pytest.raises(SystemExit, match="130"):
             run_main(stage.main)
     assert "the next run resumes from there" in capsys.readouterr().err
-    assert not (project / "data/packed").exists()
+    assert packed(project) == []
     run_main(stage.main)
     assert "7 of 7 samples were packed by an earlier run" in capsys.readouterr().err
     assert read_index("tiny")["id"].tolist() == [*TRAIN, *TEST]
-    assert not list((project / ".resume/pack").iterdir())
+    assert not list((project / "data/packed/.partial").iterdir())
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder in another file system than the project."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+def test_what_is_packed_can_be_on_another_disk_and_is_not_copied_between_them(
+    project: Path, other_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "data/packed").symlink_to(other_disk)
+    with monkeypatch.context() as patch:
+        for name in ("copyfile", "copyfileobj", "copytree", "move"):
+            patch.setattr(shutil, name, lambda *_, **__: pytest.fail("copied"))
+        run_main(stage.main)
+    assert packed(project) == ["images/tiny.npy", "index/tiny.csv"]
+    assert (other_disk / "images/tiny.npy").stat().st_dev == other_disk.stat().st_dev
+    assert open_images("tiny").shape == (7, 512, 512, 4)
+
+
+def test_a_disk_that_is_too_small_is_named_with_the_way_out(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usage = shutil.disk_usage(project)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**20))
+    assert "move data/packed to a larger disk and put a link to it in its place" in failure(capsys)
+    assert packed(project) == []
 
 
 def test_a_missing_source_is_asked_for(
