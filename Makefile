@@ -6,6 +6,14 @@ BIN := .venv/bin
 export DVC_NO_ANALYTICS := true
 export NO_ALBUMENTATIONS_UPDATE := 1
 
+# uv installs in a tenth of pip's time, but does not read pip's settings: a network may have a mirror only.
+pip_setting = $(shell $(BIN)/pip config list 2>/dev/null | sed -n "s/^[a-z:]*\.$(1)='\(.*\)'$$/\1/p" | head -n 1)
+uv_index = $(or $(UV_DEFAULT_INDEX),$(UV_INDEX_URL),$(call pip_setting,index-url))
+uv_hosts = $(or $(UV_INSECURE_HOST),$(call pip_setting,trusted-host))
+uv_cert = $(or $(SSL_CERT_FILE),$(call pip_setting,cert))
+UV = $(if $(uv_index),UV_DEFAULT_INDEX='$(uv_index)') $(if $(uv_hosts),UV_INSECURE_HOST='$(uv_hosts)') \
+	$(if $(uv_cert),SSL_CERT_FILE='$(uv_cert)') $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python
+
 # With several GPUs, make repro first trains one job on each of them at a time.
 GPUS ?= $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 
@@ -44,13 +52,13 @@ check: lint test
 	$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.8
 
 .venv/run.stamp: requirements.txt requirements.lock | .venv/bin/uv
-	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements.txt -c requirements.lock
+	$(UV) -r requirements.txt -c requirements.lock
 	@touch $@
 
 .venv/cluster.stamp: requirements.txt requirements-cluster.txt requirements.lock | .venv/bin/uv
-	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements-cluster.txt -c requirements.lock
+	$(UV) -r requirements-cluster.txt -c requirements.lock
 	@touch $@
 
 .venv/dev.stamp: requirements.txt requirements-cluster.txt requirements-dev.txt requirements.lock | .venv/bin/uv
-	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements-dev.txt -c requirements.lock
+	$(UV) -r requirements-dev.txt -c requirements.lock
 	@touch $@

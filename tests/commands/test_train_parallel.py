@@ -159,15 +159,6 @@ def test_the_cores_of_the_smallest_share_are_given_to_each_job() -> None:
     assert cores_per_job([{"CPU": 8}, {}]) == 1
 
 
-@pytest.mark.parametrize(("gpus", "side_by_side"), [("0", False), ("1", False), ("2", True), ("8", True)])
-def test_make_repro_trains_side_by_side_where_there_are_several_gpus(gpus: str, side_by_side: bool) -> None:
-    told = subprocess.run(["make", "-n", "repro", f"GPUS={gpus}"], capture_output=True, text=True, check=True).stdout
-    assert ("-m pipeline train-parallel" in told) == side_by_side
-    assert told.rstrip().endswith("-m pipeline summary")
-    if side_by_side:
-        assert told.index("train-parallel") < told.index("dvc --wait-for-lock repro")
-
-
 def test_jobs_are_started_as_dvc_yaml_says() -> None:
     stages = YAML(typ="safe").load(Path("dvc.yaml"))["stages"]
     for name in ("train", "tta"):
