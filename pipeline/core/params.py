@@ -5,9 +5,17 @@ change a result.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, TypeAdapter, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.core.errors import InputError
 from pipeline.core.labels import LABELS
@@ -35,8 +43,8 @@ from pipeline.core.section_files import read_sections
 __all__ = [
     "KINDS", "Asymmetric", "Augment", "BackboneModel", "Blending", "Calibrating", "ClassicalModel", "Data", "Ensemble",
     "Focal", "Folds", "FrozenModel", "LossName", "Machine", "Model", "NetworkModel", "Pack", "Params", "Policy",
-    "Precision", "Repeat", "Score", "Section", "Simulation", "Tta", "View", "WeightsProfile", "load",
-    "load_weights_profile",
+    "Precision", "Repeat", "Score", "Section", "Simulation", "Tta", "View", "WeightsProfile", "complete_models",
+    "load", "load_model", "load_weights_profile", "parse_model",
 ]  # fmt: skip
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -100,7 +108,7 @@ class Folds(Section):
 
 
 class Templates(Section):
-    """One section of each kind, for models to inherit with ``<<``. Templates are not trained."""
+    """One whole section of each kind: the keys that a model of this kind does not have. Templates are not trained."""
 
     network: NetworkModel
     frozen: FrozenModel
@@ -252,12 +260,53 @@ def load(path: Path = Path("params.yaml")) -> Params:
         InputError: the file is missing or not YAML, or a key is unknown, missing or of the wrong type;
             the message names every such key with what is allowed.
     """
-    return read_sections(Params, path)
+    return read_sections(Params, path, complete_models)
+
+
+def complete_models(raw: Any) -> Any:
+    """Give each model the keys of its kind's template that it lacks, also within augment and the like.
+
+    YAML's merge keys (``<<``) would do the same, but DVC spells them out when it writes the file (``dvc exp run -S``),
+    and a later change of the template would no longer reach the models.
+
+    Args:
+        raw: contents of the file; what is not as it should be is left to the checks that follow.
+    """
+    if not (isinstance(raw, dict) and isinstance(raw.get("templates"), dict) and isinstance(raw.get("models"), dict)):
+        return raw
+    models = {}
+    for name, model in raw["models"].items():
+        kind = str(model.get("kind")) if isinstance(model, dict) else ""
+        template = raw["templates"].get(kind)
+        models[name] = _merged(KINDS[kind], template, model) if kind in KINDS and isinstance(template, dict) else model
+    return raw | {"models": models}
+
+
+def _merged(section: type[BaseModel], template: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    merged = template | own
+    for name, field in section.model_fields.items():
+        is_section = isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        base, changes = template.get(name), own.get(name)
+        if is_section and isinstance(base, dict) and isinstance(changes, dict):
+            merged[name] = base | changes
+    return merged
 
 
 def load_weights_profile(path: Path) -> WeightsProfile:
     """Read and check a profile of ``train-weights``, as ``load`` does."""
     return read_sections(WeightsProfile, path)
+
+
+def load_model(path: Path) -> Model:
+    """Read a model's whole section as the stage ``model-params`` wrote it.
+
+    Raises:
+        InputError: the file is missing or of another version.
+    """
+    try:
+        return parse_model(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError):
+        raise InputError(f"{path} is missing or of another version: run dvc repro model-params") from None
 
 
 def parse_model(text: str) -> Model:

@@ -51,6 +51,11 @@ def code(stage: str) -> Path:
     return Path("code-digests") / f"{stage}.txt"
 
 
+def model_params(name: str) -> Path:
+    """A model's whole section of params.yaml, with what it takes from the template of its kind."""
+    return Path("model-params") / f"{name}.json"
+
+
 def model(name: str, fold: int) -> Path:
     """Weights of a model that was trained without ``fold``."""
     return Path("models") / name / f"fold-{fold}.safetensors"

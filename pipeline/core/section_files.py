@@ -1,6 +1,7 @@
 """YAML files as typed sections, with messages that name every wrong key."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,14 +15,19 @@ from pipeline.core.model_params import KINDS, Section
 AnySection = TypeVar("AnySection", bound=Section)
 
 
-def read_sections(root: type[AnySection], path: Path) -> AnySection:
+def read_sections(root: type[AnySection], path: Path, prepare: Callable[[Any], Any] = lambda raw: raw) -> AnySection:
     """Read a YAML file that contains the sections of ``root``.
+
+    Args:
+        root: the class of the whole file.
+        path: the file.
+        prepare: applied to the file's contents before they are checked.
 
     Raises:
         InputError: the file is missing or not YAML, or a key is unknown, missing or of the wrong type;
             the message names every such key with what is allowed.
     """
-    raw = read_yaml(path)
+    raw = prepare(read_yaml(path))
     try:
         # In JSON mode, strict validation accepts lists as tuples and integers as floats, and converts nothing else.
         return root.model_validate_json(json.dumps(raw))
@@ -31,7 +37,7 @@ def read_sections(root: type[AnySection], path: Path) -> AnySection:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file as DVC does: "1e-3" is a number, and merge keys (<<) are resolved.
+    """Read a YAML file as DVC does: "1e-3" is a number.
 
     Raises:
         InputError: the file is missing or not YAML.

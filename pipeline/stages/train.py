@@ -1,8 +1,9 @@
 """Train one model without one fold, by gradient descent or by fitting its head in closed form.
 
-Reads data/folds.csv, the packed images and weights/; writes models/<model>/fold-K.safetensors and
-history/<model>/fold-K.csv. The states of a training are kept in ``.resume/train/`` until the stage tta of the job has
-ended: by then DVC has recorded the weights. The log is logs/<model>-<fold>.jsonl.
+Reads model-params/<model>.json, data/folds.csv, the packed images and weights/; writes
+models/<model>/fold-K.safetensors and history/<model>/fold-K.csv. The states of a training are kept in
+``.resume/train/`` until the stage tta of the job has ended: by then DVC has recorded the weights. The log is
+logs/<model>-<fold>.jsonl.
 """
 
 from collections.abc import Mapping
@@ -42,7 +43,7 @@ def main() -> None:
     """Train the model and fold given on the command line."""
     settings = params.load()
     name, fold = model_and_fold(settings)
-    recipe = settings.models[name]
+    recipe = params.load_model(paths.model_params(name))
     world = join_for(recipe, settings.machine.devices)
     if world is None:
         return

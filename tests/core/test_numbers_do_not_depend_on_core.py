@@ -97,6 +97,8 @@ CHOICES: dict[Any, tuple[str, ...]] = {
 """The stage ``ensemble`` compares the settings in this order."""
 
 TARGETS = st.lists(st.lists(st.integers(0, 27), min_size=1, max_size=28, unique=True), max_size=20)
+SECTIONS = ("augment", "focal", "asymmetric", "repeat")
+"""The sections within a model's, of which a model need not repeat what it takes from its template."""
 FILES = [Path("params.yaml"), *sorted(Path("docs/profiles").glob("*.yaml"))]
 
 
@@ -208,6 +210,10 @@ def same(loaded: object, written: object) -> bool:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_value_arrives_as_it_is_written(path: Path) -> None:
     written, settings = YAML(typ="safe").load(path), params.load(path)
+    for model in written["models"].values():
+        template, own = written["templates"][model["kind"]], dict(model)
+        model |= template | own
+        model |= {part: template[part] | own[part] for part in SECTIONS if part in own}
     assert same(settings.model_dump(mode="json"), written)
     assert list(settings.models) == list(written["models"])  # blended in this order
     for model in settings.models.values():

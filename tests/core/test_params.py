@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from pydantic import ValidationError
 
 from pipeline.core import params
@@ -61,8 +62,8 @@ def test_a_wrong_key_or_value_is_named(tmp_path: Path, old: str, new: str, messa
         load(tmp_path, old, new)
 
 
-CLASSICAL = "  forest:\n    <<: *classical\n"
-FROZEN = "  kernel:\n    <<: *frozen\n"
+CLASSICAL = "  forest:\n    kind: classical\n"
+FROZEN = "  kernel:\n    kind: frozen\n"
 
 
 @pytest.mark.parametrize(
@@ -73,10 +74,7 @@ FROZEN = "  kernel:\n    <<: *frozen\n"
             r"^params\.yaml: models\.forest\.warmup: unknown key for kind classical; allowed here: kind, size, seed$",
         ),
         (f"{FROZEN}    epochs: 3\n", r": models\.kernel\.epochs: unknown key for kind frozen; allowed here: .*copies"),
-        ("  net:\n    <<: *network\n    copies: 3\n", r": models\.net\.copies: unknown key for kind network; allowed"),
-        ("  forest: {kind: classical, seed: 0}\n", r": models\.forest\.size: this key is missing for kind classical$"),
-        ("  kernel: {kind: frozen}\n", r"; models\.kernel\.copies: this key is missing for kind frozen"),
-        ("  net: {kind: network}\n", r"; models\.net\.epochs: this key is missing for kind network"),
+        ("  net:\n    kind: network\n    copies: 3\n", r": models\.net\.copies: unknown key for kind network; allowed"),
         ("  forest: {size: 256, seed: 0}\n", r": models\.forest: kind is missing: network, frozen, classical$"),
         (
             "  forest: {kind: forest, size: 256, seed: 0}\n",
@@ -86,16 +84,14 @@ FROZEN = "  kernel:\n    <<: *frozen\n"
         (f"{FROZEN}    copies: 0\n", r": models\.kernel\.copies: .* 1 \(it is 0\)$"),
         (f"{FROZEN}    pretrained: false\n", r": models\.kernel\.pretrained.*False"),
         (
-            f"{FROZEN}    augment: {{<<: *augment, blur: 1}}\n",
+            f"{FROZEN}    augment: {{blur: 1}}\n",
             r": models\.kernel\.augment\.blur: unknown key for kind frozen; allowed here: crop, warp",
         ),
         (
-            f"{FROZEN}    normalise: dataset\n    augment: {{<<: *augment, drop_stains: 0.5}}\n",
+            f"{FROZEN}    normalise: dataset\n    augment: {{drop_stains: 0.5}}\n",
             r": models\.kernel\.augment\.drop_stains is 0\.5, but normalise: dataset .*: use normalise: image, or",
         ),
-        (f"{FROZEN}    augment: {{<<: *augment, drop_stains: 2}}\n", r"augment\.drop_stains: .* 1 \(it is 2\)$"),
-        (f"{FROZEN}    augment: {{}}\n", r": models\.kernel\.augment\.crop: this key is missing for kind frozen"),
-        ("  net:\n    <<: *network\n    focal: {gamma: 2.0}\n", r": models\.net\.focal\.alpha: this key is missing"),
+        (f"{FROZEN}    augment: {{drop_stains: 2}}\n", r"augment\.drop_stains: .* 1 \(it is 2\)$"),
     ],
 )
 def test_a_wrong_key_of_a_model_is_named_with_the_kind(tmp_path: Path, model: str, message: str) -> None:
@@ -108,19 +104,51 @@ def test_a_wrong_key_of_a_template_is_named_with_the_kind(tmp_path: Path) -> Non
     unknown = r"templates\.classical\.warmup: unknown key for kind classical; allowed here: kind, size, seed$"
     with pytest.raises(InputError, match=unknown):
         load(tmp_path, "    kind: classical", "    kind: classical\n    warmup: 0.1")
-    with pytest.raises(InputError, match=r"templates\.frozen\.copies: this key is missing for kind frozen$"):
+    with pytest.raises(InputError, match=r"templates\.frozen\.copies: this key is missing for kind frozen"):
         load(tmp_path, "    copies: 8 ", "    # ")
 
 
-def test_models_of_every_kind_inherit_from_the_templates(tmp_path: Path) -> None:
-    settings = load(tmp_path, "models:   ", f"models:\n{CLASSICAL}{FROZEN} ")
-    kinds = {name: type(model) for name, model in settings.models.items()}
-    assert kinds["forest"] is params.ClassicalModel
-    assert kinds["kernel"] is params.FrozenModel
+def test_models_of_every_kind_take_what_they_lack_from_their_template(tmp_path: Path) -> None:
+    net = "  net: {kind: network, size: 64, augment: {crop: 0.25}, loss: {bce: 1.0}, focal: {gamma: 1.0}}\n"
+    settings = load(tmp_path, "models:   ", f"models:\n{CLASSICAL}{FROZEN}{net} ")
+    template = settings.templates.network
+    assert settings.models["forest"] == settings.templates.classical
+    assert settings.models["kernel"] == settings.templates.frozen
+    assert settings.models["net"] == template.model_copy(
+        update={
+            "size": 64,
+            "augment": template.augment.model_copy(update={"crop": 0.25}),
+            "loss": {"bce": 1.0},  # not a section: the losses that are named are all
+            "focal": template.focal.model_copy(update={"gamma": 1.0}),
+        }
+    )
     assert settings.networks == [model for model in settings.models.values() if isinstance(model, params.NetworkModel)]
-    assert len(settings.networks) == len(kinds) - 2
     for model in settings.models.values():
         assert params.parse_model(model.model_dump_json()) == model
+
+
+def test_a_file_survives_being_written_by_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dvc exp run -S` writes the file anew; a later change of a template must still reach the models."""
+    path = tmp_path / "params.yaml"
+    path.write_text(COMMITTED)
+    monkeypatch.chdir(tmp_path)
+    before = params.load()
+    apply_overrides("params.yaml", ["ensemble.thresholds=global"])
+    assert params.load() == before.model_copy(
+        update={"ensemble": before.ensemble.model_copy(update={"thresholds": "global"})}
+    )
+    apply_overrides("params.yaml", ["templates.network.augment.noise=0.03", "templates.network.epochs=9"])
+    for model in params.load().networks:
+        assert (model.augment.noise, model.epochs) == (0.03, 9)
+    assert "augment: {crop: 0.6}" in path.read_text()
+
+
+@pytest.mark.parametrize("raw", [None, [], {"models": 1}, {"models": {}, "templates": {"network": 3}}])
+def test_what_has_another_shape_is_left_to_the_checks(raw: object) -> None:
+    assert params.complete_models(raw) == raw
+    models = {"a": 1, "b": {"kind": ["x"]}, "c": {"kind": "network"}, "d": {"kind": "frozen"}, "e": {}}
+    wrong = {"models": models, "templates": {"network": 3}}
+    assert params.complete_models(wrong) == wrong
 
 
 def test_without_a_network_there_is_none_to_choose(tmp_path: Path) -> None:

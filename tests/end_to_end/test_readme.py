@@ -71,26 +71,15 @@ def written() -> list[str]:
     return [re.sub(r"<\w+>|(?<=-)K", "*", name) for name in names]
 
 
-def write(settings: Any, path: Path) -> None:
-    """Write a file of parameters with the anchors of its templates, also those from which no model inherits."""
-    for template in settings["templates"].values():
-        template.yaml_anchor().always_dump = True
-    YAML().dump(settings, path)
-
-
 def lay_over(path: Path, snippet: str) -> None:
-    """Put what a snippet says into a file of parameters, as a reader would; the file's anchors are known to it."""
-    text = path.read_text()
-    settings = YAML().load(text)
-    (templates,) = re.findall(r"^templates:.*?(?=^\S)", text, re.M | re.S)
-    changes = YAML(typ="safe").load(templates + snippet)
-    del changes["templates"]
-    for section, values in changes.items():
+    """Put what a snippet says into a file of parameters, as a reader would."""
+    settings = YAML().load(path)
+    for section, values in YAML(typ="safe").load(snippet).items():
         if section == "models":
             settings["models"] = values
         else:
             settings[section].update(values)
-    write(settings, path)
+    YAML().dump(settings, path)
 
 
 def shrink(path: Path) -> None:
@@ -109,7 +98,7 @@ def shrink(path: Path) -> None:
     settings["tta"]["views"] = ["identity"]
     settings["score"]["resamples"] = 20
     settings["machine"]["workers"] = 0
-    write(settings, path)
+    YAML().dump(settings, path)
 
 
 class Clone:

@@ -72,12 +72,11 @@ def shrink(settings: dict[str, Any]) -> None:
     settings["sample"].update(train=60, test=12, size=64)
     settings["pack"]["size"] = 64
     settings["folds"]["ids"] = [0, 1]
-    network, frozen, classical = (settings["templates"][kind] for kind in ("network", "frozen", "classical"))
-    widths, augment = [8, 16, 32, 64], network["augment"] | {"crop": 1}
+    small = {"size": 32, "widths": [8, 16, 32, 64]}
     settings["models"] = {
-        "net": network | {"size": 32, "epochs": 1, "widths": widths, "pretrained": False, "augment": augment},
-        "frozen": frozen | {"size": 32, "widths": widths, "pretrained": "weights/own.safetensors"},
-        "forest": classical | {"size": 32},
+        "net": {"kind": "network", "epochs": 1, "pretrained": False, "augment": {"crop": 1}} | small,
+        "frozen": {"kind": "frozen", "pretrained": "weights/own.safetensors"} | small,
+        "forest": {"kind": "classical", "size": 32},
     }
     settings["tta"]["views"] = ["identity", "flip"]
     settings["score"]["resamples"] = 20
@@ -128,13 +127,13 @@ class Project:
 
     @contextmanager
     def repository(self) -> Iterator[Repo]:
-        """DVC's view of the project once the code's digests are those of the code."""
+        """DVC's view of the project once the code's digests and the models' sections are up to date."""
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.root)
             for name, value in self.variables.items():
                 patch.setenv(name, value)
             with Repo() as repo:
-                repo.reproduce("code")
+                repo.reproduce(["code", "model-params"])
                 yield repo
 
     def stale(self) -> set[str]:
@@ -188,7 +187,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def test_all_stages_run_with_every_kind_of_model_and_without_a_network(project: Project) -> None:
-    before = {"code", "simulate", "pack@sample", "contact-sheet@sample", "folds"}
+    before = {"code", "model-params", "simulate", "pack@sample", "contact-sheet@sample", "folds"}
     assert project.first_run == before | jobs("train", *MODELS) | jobs("tta", *MODELS) | AFTER_TTA
     assert not project.calls.exists(), project.calls.read_text()
 
@@ -263,7 +262,10 @@ def test_a_change_of_parameters_reruns_the_stages_that_read_them(project: Projec
         settings["machine"].update(workers=0, predict_batch=7, save_minutes=1)
 
     def template(settings: dict[str, Any]) -> None:
-        settings["templates"]["classical"]["seed"] = 7
+        settings["templates"]["classical"].update(seed=7, size=64)
+
+    def unused(settings: dict[str, Any]) -> None:
+        settings["templates"]["network"].update(size=64, epochs=7)
 
     stale = project.stale_with(seed)
     assert stale == jobs("train", "forest") | {"ensemble", "score"} | shown
@@ -275,7 +277,8 @@ def test_a_change_of_parameters_reruns_the_stages_that_read_them(project: Projec
     assert stale == {"ensemble"} | shown
     assert project.downstream(stale) == AFTER_TTA
     assert project.stale_with(machine) == shown
-    assert project.stale_with(template) == shown
+    assert project.stale_with(template) == jobs("train", "forest") | shown
+    assert project.stale_with(unused) == shown  # the network has its own size and epochs
 
 
 def test_folds_and_submit_do_not_depend_on_the_images_themselves(project: Project) -> None:

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from pipeline.core import code_digest, params, paths
 from pipeline.sources.packed_array import open_images
-from pipeline.stages import train
+from pipeline.stages import model_params, train
 from pipeline.training import history
 from tests.fixtures.models import CLASSICAL, TINY
 from tests.fixtures.runs import write_run
@@ -50,6 +50,7 @@ def configure(model: params.Model) -> None:
     settings["models"] = {"tiny": model.model_dump(mode="json")}
     settings["machine"] |= {"workers": 0, "save_minutes": 0}
     YAML(typ="safe").dump(settings, Path("params.yaml"))
+    model_params.main()
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
