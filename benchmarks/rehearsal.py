@@ -47,17 +47,17 @@ PER_SOURCE = ("pack", "contact_sheet")
 SOURCE = "rehearsal"
 
 
-def prepare(project: Path, train: int, test: int) -> None:
-    """Copy the project to a folder and write an archive of noise there."""
+def prepare(project: Path, profile: Path, train: int, test: int) -> None:
+    """Copy the project to a folder, with the profile as its parameters, and write an archive of noise there."""
     shutil.copytree("pipeline", project / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(name, project)
     yaml = YAML()
-    settings: Any = yaml.load(Path("params.yaml"))
+    settings: Any = yaml.load(profile)
     settings["data"]["sources"] = [SOURCE]
     settings["pack"]["size"] = PACKED
     settings["folds"]["ids"] = [0, 1, 2, 3, 4]
-    for model in settings["models"].values():
+    for model in (*settings["templates"].values(), *settings["models"].values()):
         model["size"] = PACKED
     yaml.dump(settings, project / "params.yaml")
     (project / paths.source(SOURCE)).mkdir(parents=True)
@@ -124,9 +124,9 @@ def _peak_memory_kb(pid: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
 
 
-def rehearse(project: Path, train: int, test: int) -> pd.DataFrame:
+def rehearse(project: Path, profile: Path, train: int, test: int) -> pd.DataFrame:
     """Run all stages but train and tta; returns ``seconds`` and ``peak_mb``, a row per stage."""
-    prepare(project, train, test)
+    prepare(project, profile, train, test)
     figures = {}
     for stage in STAGES:
         if stage == "ensemble":
@@ -159,11 +159,11 @@ def time_nothing_to_do(project: Path) -> float:
     return seconds
 
 
-def main(train: int, test: int) -> dict[str, Any]:
+def main(profile: Path, train: int, test: int) -> dict[str, Any]:
     """Measure with a quarter and with all of the samples, print, and return the figures."""
     with tempfile.TemporaryDirectory() as quarter, tempfile.TemporaryDirectory() as full:
-        small = rehearse(Path(quarter), train // 4, test // 4)
-        table = rehearse(Path(full), train, test)
+        small = rehearse(Path(quarter), profile, train // 4, test // 4)
+        table = rehearse(Path(full), profile, train, test)
         idle = time_nothing_to_do(Path(full))
     table["growth"] = table["seconds"] / small["seconds"]
     figures: dict[str, Any] = {str(name): column.round(2).to_dict() for name, column in table.items()}
@@ -180,5 +180,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=int, default=TRAIN, help="training samples (default: %(default)s)")
     parser.add_argument("--test", type=int, default=TEST, help="test samples (default: %(default)s)")
+    parser.add_argument(
+        "--profile", type=Path, default=Path("params.yaml"), help="file of parameters (default: %(default)s)"
+    )
     arguments = parser.parse_args()
-    main(arguments.train, arguments.test)
+    main(arguments.profile, arguments.train, arguments.test)

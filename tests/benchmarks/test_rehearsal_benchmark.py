@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from benchmarks import rehearsal
 from pipeline.core import paths
 
 
-def test_rehearsal(tmp_path: Path) -> None:
-    figures = rehearsal.rehearse(tmp_path, train=120, test=20)
+@pytest.mark.parametrize("profile", ["params.yaml", "docs/profiles/kaggle-eight-gpus.yaml"])
+def test_rehearsal(tmp_path: Path, profile: str) -> None:
+    figures = rehearsal.rehearse(tmp_path, Path(profile), train=120, test=20)
     assert figures.index.tolist() == list(rehearsal.STAGES)
     assert figures["peak_mb"].between(10, 2000).all()
     assert len(pd.read_csv(tmp_path / paths.SUBMISSION)) == 20

@@ -36,8 +36,17 @@ ELSEWHERE = (
     "python -m benchmarks.real_fields",
     "mkdir -p /large",
     "ln -s /large",
+    "mv data/kaggle",
+    "git add --force data/kaggle",
+    "dvc exp run --queue",
+    "dvc exp show",
+    "dvc push",
+    "dvc pull",
+    "dvc repro --pull",
+    "dvc repro train@resnet34-cbam-0",
+    "python -m benchmarks.gpu",
 )
-"""How commands begin that need a network, an account, a GPU, hours, real images or another disk."""
+"""How commands begin that need a network, an account, a GPU, hours, real images, another disk or a remote."""
 KEPT_TESTS = ("__init__.py", "test_progress.py")
 """What `make test` runs here: all of them would run themselves without end."""
 PROGRAMS = ("dvc", "ruff", "mypy", "lint-imports")

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -323,6 +324,34 @@ def test_the_summary_names_what_was_written_and_how_long_it_took(project: Projec
     summary = project.run(sys.executable, "-m", "pipeline", "summary")
     for word in ("submission.csv", "metrics.json", "macro-F1", "by fold", "test, single fold", "train", "tta"):
         assert word in summary
+
+
+def test_a_program_that_asks_for_the_status_all_the_time_disturbs_nothing(project: Project) -> None:
+    before, path = project.stale(), project.root / "params.yaml"
+    assert not before
+    parameters = path.read_text()
+    project.configure(lambda settings: settings["models"]["net"].update(seed=5))
+    asking = subprocess.Popen(
+        "while :; do dvc status --quiet; done",
+        shell=True,  # a loop
+        cwd=project.root,
+        env=os.environ | project.variables,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        ran = project.run("dvc", "--wait-for-lock", "repro")
+        assert asking.poll() is None
+    finally:
+        os.killpg(asking.pid, signal.SIGKILL)
+        asking.wait()
+    assert ran.count("Running stage 'train@net-0'") == ran.count("Running stage 'train@net-1'") == 1
+    assert not project.stale()
+    assert not list((project.root / ".resume/train").glob("*"))
+    path.write_text(parameters)
+    project.repro()
+    assert not project.stale()
 
 
 def test_what_is_large_can_be_moved_to_another_disk(project: Project, tmp_path: Path) -> None:
