@@ -89,7 +89,7 @@ def _table(archive: Archive, name: str, columns: list[str]) -> pd.DataFrame:
             io.BytesIO(data), sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         ).fillna("")
     except ValueError as error:
-        raise InputError(f"{archive.folder / where} is not a table: {error}") from None
+        raise InputError(f"{archive.folder / where} is not a table ({error}): save it as CSV in UTF-8") from None
     if not isinstance(table.index, pd.RangeIndex):
         # If rows are too long, pandas uses their first values as row names, which would shift the columns.
         raise InputError(f"{archive.folder / where} has rows with more values than its header: correct them")

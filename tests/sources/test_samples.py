@@ -127,10 +127,10 @@ def test_groups_must_cover_the_training_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        (b"", "is not a table"),
-        (b"\n\n", "is not a table"),
-        (b"\xff\xfeI\x00", "is not a table"),
-        (b'Id,Target\n"a,1\n', "is not a table"),
+        (b"", "is not a table .*: save it as CSV in UTF-8"),
+        (b"\n\n", "is not a table .*: save it as CSV in UTF-8"),
+        (b"\xff\xfeI\x00", "is not a table .*: save it as CSV in UTF-8"),
+        (b'Id,Target\n"a,1\n', "is not a table .*: save it as CSV in UTF-8"),
         (b"Id,Target\n", "has no rows"),
         (b"Id,Labels\na,1\n", "has the columns Id, Labels .*, but needs Id and Target"),
         (b"Id,Target\na,1,2\n", "more values than its header"),
