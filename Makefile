@@ -6,15 +6,18 @@ BIN := .venv/bin
 export DVC_NO_ANALYTICS := true
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-# uv installs in a tenth of pip's time, but does not read pip's settings: a network may have a mirror only.
-pip_setting = $(shell $(BIN)/pip config list 2>/dev/null | sed -n "s/^[a-z:]*\.$(1)='\(.*\)'$$/\1/p" | head -n 1)
+# uv installs in a tenth of pip's time, but does not read pip's settings, and a network may have a mirror only. Passed on are
+# index-url, trusted-host and cert, from the environment before pip's files; extra-index-url is not, since uv would treat it
+# in another way.
+pip_setting = $(shell all="$$($(BIN)/pip config list 2>/dev/null)"; for from in :env: install global; do \
+	printf '%s\n' "$$all" | sed -n "s/^$$from\.$(1)='\(.*\)'$$/\1/p"; done | sed 's/^\\n//; s/\\n/ /g' | head -n 1)
 uv_index = $(or $(UV_DEFAULT_INDEX),$(UV_INDEX_URL),$(call pip_setting,index-url))
 uv_hosts = $(or $(UV_INSECURE_HOST),$(call pip_setting,trusted-host))
 uv_cert = $(or $(SSL_CERT_FILE),$(call pip_setting,cert))
 UV = $(if $(uv_index),UV_DEFAULT_INDEX='$(uv_index)') $(if $(uv_hosts),UV_INSECURE_HOST='$(uv_hosts)') \
 	$(if $(uv_cert),SSL_CERT_FILE='$(uv_cert)') $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python
 
-# With several GPUs, make repro first trains one job on each of them at a time.
+# With several GPUs, make repro first trains one job on each of them at a time. GPUs that are not NVIDIA's: GPUS=8.
 GPUS ?= $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 
 .PHONY: repro weights train-parallel test lint check
@@ -52,13 +55,16 @@ check: lint test
 	$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.8
 
 .venv/run.stamp: requirements.txt requirements.lock | .venv/bin/uv
-	$(UV) -r requirements.txt -c requirements.lock
+	@echo "installing $<"
+	@$(UV) -r requirements.txt -c requirements.lock
 	@touch $@
 
 .venv/cluster.stamp: requirements.txt requirements-cluster.txt requirements.lock | .venv/bin/uv
-	$(UV) -r requirements-cluster.txt -c requirements.lock
+	@echo "installing $<"
+	@$(UV) -r requirements-cluster.txt -c requirements.lock
 	@touch $@
 
 .venv/dev.stamp: requirements.txt requirements-cluster.txt requirements-dev.txt requirements.lock | .venv/bin/uv
-	$(UV) -r requirements-dev.txt -c requirements.lock
+	@echo "installing $<"
+	@$(UV) -r requirements-dev.txt -c requirements.lock
 	@touch $@

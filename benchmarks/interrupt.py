@@ -42,14 +42,15 @@ WRITTEN = (
     "data/folds.csv",
     "data/sample/competition.zip",
     "history",
+    "model-params",
     ".dvc/cache",
     ".resume",
 )
 SAVED = ".resume/train"
 TARGETS = ("pack", "train", "tta", "ensemble")
 """Stages to kill, in turn."""
-STAGES = 10
-"""Jobs of a run: code, simulate, pack, folds, train and tta of two folds each, ensemble, submit."""
+STAGES = 11
+"""Jobs of a run: code, simulate, pack, folds, model-params, train and tta of two folds each, ensemble, submit."""
 
 
 def clone(folder: Path, seed: int) -> Path:
@@ -65,7 +66,7 @@ def write_params(path: Path, seed: int) -> None:
     settings: dict[str, Any] = yaml.load(path)
     name, model = next(iter(settings["models"].items()))
     model |= {"widths": [8, 16, 32, 64], "size": 64, "epochs": 8, "batch_size": 8, "seed": seed}
-    model |= {"pretrained": False, "augment": model["augment"] | {"crop": 1}}
+    model |= {"pretrained": False, "augment": {"crop": 1}}
     settings["models"] = {name: model}
     settings["sample"] |= {"train": 60, "test": 16, "size": 128}
     settings["pack"]["size"] = 128

@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.interleaved import report
 from benchmarks.interrupt import clone, differing, digests
+from pipeline.commands.train_parallel import BEFORE
 
 SERIAL = ("dvc", "repro", "tta")
 PARALLEL = (sys.executable, "-m", "pipeline", "train-parallel")
@@ -65,7 +66,7 @@ def prepare(folder: Path, epochs: int, *, tiny: bool = False) -> Path:
     """Clone this repository and run all stages before the jobs."""
     clone(folder, seed=0)
     write_params(folder / "params.yaml", epochs, tiny=tiny)
-    run(folder, "dvc", "repro", "folds")
+    run(folder, "dvc", "repro", *BEFORE)
     return folder
 
 

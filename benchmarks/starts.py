@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from benchmarks.interleaved import report
-from pipeline.core import params
+from pipeline.core import hardware, params
 from pipeline.core.labels import format_target
 from pipeline.core.progress import say, track
 from pipeline.data.augment import Augmentation
@@ -101,7 +101,7 @@ def train(
 
     untrained = [evaluated.batch([(0, position, 0) for position in range(len(evaluated))])]
     before = Epoch(images_per_second=0, data_wait=0, memory_gb=0, epoch=-1, learning_rate=0, train_loss=0)
-    on_epoch(before, probabilities(network.eval(), untrained, precision=recipe.precision))
+    on_epoch(before, probabilities(network.to(hardware.device()).eval(), untrained, precision=recipe.precision))
     return fit(network, training, evaluated, recipe, machine, on_epoch, SavedStates(states, "run")), rows
 
 

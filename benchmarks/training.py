@@ -32,18 +32,24 @@ from pipeline.training.history import Epoch
 from pipeline.training.loop import fit
 from pipeline.training.saved_states import SavedStates
 
+STORED = 512
+"""Maximum number of images of noise."""
 SIZE = 128
 """Side of the network's images in pixels."""
 
 
 def packed_noise(folder: Path, count: int, side: int, size: int, recipe: params.NetworkModel) -> Samples:
-    """Samples of a memory-mapped array of noise (count, side, side, 4), augmented at ``size`` pixels."""
+    """``count`` samples of a memory-mapped array of noise (N, side, side, 4), augmented at ``size`` pixels.
+
+    The array has at most ``STORED`` images, which the samples share.
+    """
     random = np.random.default_rng(0)
-    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, side, side, 4))
+    stored = min(count, STORED)
+    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (stored, side, side, 4))
     for image in images:
         image[:] = random.integers(0, 256, image.shape, dtype=np.uint8)
     targets = [f"{first} {first + 1}" for first in random.integers(0, 27, count)]
-    table = pd.DataFrame({"source": "noise", "row": range(count), "target": targets})
+    table = pd.DataFrame({"source": "noise", "row": np.arange(count) % stored, "target": targets})
     return Samples(table, {"noise": images}, size, augmentation=Augmentation(recipe.augment, size), seed=recipe.seed)
 
 

@@ -78,10 +78,11 @@ def readers(section: str) -> str:
     for file in (Path("dvc.yaml"), *sorted(Path("data").glob("*/dvc.yaml"))):
         if file.exists():
             stages |= YAML(typ="safe").load(file)["stages"]
-    # "models.${item.model}" is the section of one model.
     reading = [
         name for name, stage in stages.items() if section in {key.split(".")[0] for key in stage.get("params", [])}
     ]
+    if "model-params" in reading:
+        reading.insert(reading.index("model-params") + 1, "train (its own model's section)")
     return ", ".join(reading) if reading else "no stage by name; the report, which shows the whole file, is drawn again"
 
 

@@ -28,6 +28,9 @@ from pipeline.core.progress import count, say
 RETRIES = 3
 """Restarts of a job whose worker process was lost. A job that ends by itself, successfully or not, is not restarted."""
 
+BEFORE = ("folds", "model-params")
+"""Stages whose outputs the jobs read."""
+
 END_OF_LOG = 5
 """Lines of a failed job's log that are printed."""
 
@@ -80,12 +83,13 @@ def inputs() -> str:
     return hashlib.sha256(code.encode() + digests).hexdigest()
 
 
-def run_jobs(jobs: Sequence[Job], cpus: int) -> list[Job]:
+def run_jobs(jobs: Sequence[Job], cpus: int, gpus: int = 0) -> list[Job]:
     """Run the stale ``train`` jobs, and ``tta`` after each; record every successful job in dvc.lock.
 
     Args:
         jobs: all ``train`` jobs, stale or not; Ray must be initialised.
         cpus: cores, and threads, of a job.
+        gpus: GPUs of a job.
 
     Returns:
         The jobs that failed; the ``tta`` job after a failed ``train`` job is not run.
@@ -95,7 +99,6 @@ def run_jobs(jobs: Sequence[Job], cpus: int) -> list[Job]:
     """
     import ray  # optional: requirements-cluster.txt
 
-    gpus = int(ray.cluster_resources().get("GPU", 0) > 0)
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_run)
     running: dict[object, Job] = {}
     failed: list[Job] = []
@@ -173,14 +176,26 @@ def _run(arguments: list[str], folder: str, log: str, threads: int) -> int:
         ).returncode
 
 
-def cores_per_job(machines: Sequence[Mapping[str, float]]) -> int:
-    """Cores that leave every GPU of every machine as many; 1 without GPUs.
+def gpus_per_job(machines: Sequence[Mapping[str, float]], devices: int) -> int:
+    """GPUs of a job: ``machine.devices`` of params.yaml, or 0 where there is none.
 
     Args:
         machines: Ray's resources of each, with the keys CPU and GPU.
+        devices: GPUs that train one network together.
+
+    Raises:
+        InputError: no machine has as many.
     """
+    most = int(max(machine.get("GPU", 0) for machine in machines))
+    if most and devices > most:
+        raise InputError(f"machine.devices in params.yaml is {devices}, but no machine has more than {most} GPUs")
+    return devices if most else 0
+
+
+def cores_per_job(machines: Sequence[Mapping[str, float]], gpus: int) -> int:
+    """Cores per job, the same on every machine, so that all GPUs can be used at once; 1 without GPUs."""
     shares = [machine.get("CPU", 0) / machine["GPU"] for machine in machines if machine.get("GPU")]
-    return max(int(min(shares, default=1)), 1)
+    return max(int(min(shares) * gpus), 1) if shares else 1
 
 
 def messages(failed: Sequence[Job]) -> Iterator[str]:
@@ -205,8 +220,9 @@ def main(arguments: Sequence[str]) -> None:
     if importlib.util.find_spec("ray") is None:
         raise InputError("Ray is not installed: run make train-parallel, or pip install -r requirements-cluster.txt")
     settings = params.load()
-    if subprocess.run([sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "folds"], check=False).returncode:
-        raise InputError("dvc repro folds failed (see above), and the jobs need its output")
+    before = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *BEFORE]
+    if subprocess.run(before, check=False).returncode:
+        raise InputError(f"dvc repro {' '.join(BEFORE)} failed (see above), and the jobs need its outputs")
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -218,10 +234,11 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(f"RAY_ADDRESS={address}: no cluster found ({error}): start Ray there or unset it") from None
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most = int(max(machine.get("CPU", 0) for machine in machines))
-    cpus = cores_per_job(machines) if cpus is None else cpus
+    gpus = gpus_per_job(machines, settings.machine.devices)
+    cpus = cores_per_job(machines, gpus) if cpus is None else cpus
     if not 1 <= cpus <= most:
         raise InputError(f"--cpus {cpus}: Ray's largest machine has {most} cores, so give 1 to {most}")
     jobs = [Job("train", name, fold) for name in settings.models for fold in settings.folds.ids]
-    if failed := run_jobs(jobs, cpus):
+    if failed := run_jobs(jobs, cpus, gpus):
         raise InputError(f"{len(failed)} jobs failed, the others succeeded\n" + "\n".join(messages(failed)))
     say("all jobs are up to date: run dvc repro for the remaining stages")

@@ -24,7 +24,7 @@ from pipeline.core.progress import say
 from pipeline.data.loader import Batch
 from pipeline.models import checkpoint
 from pipeline.models.losses import objective
-from pipeline.models.network import Network
+from pipeline.models.network import Network, compute_type
 from pipeline.models.provenance import Provenance
 from pipeline.simulation.competition import plan
 from pipeline.simulation.competition_archive import targets
@@ -80,7 +80,7 @@ def train(profile: params.WeightsProfile, path: Path, *, keep_fields: bool) -> N
 
     training = Windows([shard.images for shard in shards["train"]], [shard.bits for shard in shards["train"]], recipe)
     code = code_digest.of_module("pipeline.commands.train_weights")
-    run = fingerprint(f"{profile.model_dump_json()} {code}", [])
+    run = fingerprint(f"{profile.model_dump_json()} {compute_type(recipe.precision)} {code}", [])
     states = SavedStates(states_folder(path), run)
     network = fit_fields(network, training, prior, batches_of(shards["test"]), recipe, machine, on_epoch, states)
     checkpoint.save(

@@ -108,7 +108,7 @@ class Folds(Section):
 
 
 class Templates(Section):
-    """One whole section of each kind: the keys that a model of this kind does not have. Templates are not trained."""
+    """One whole section of each kind, with the values of the keys that models omit. Templates are not trained."""
 
     network: NetworkModel
     frozen: FrozenModel

@@ -26,6 +26,11 @@ NAMED = 3
 _before: dict[str, Any] = {}
 
 
+def run_by_dvc() -> bool:
+    """Whether DVC has started this process, and records what the stage has read."""
+    return bool(os.environ.get("DVC_STAGE"))
+
+
 def remember() -> None:
     """Remember the inputs of the stage that DVC has started, if it has.
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from http.client import HTTPException
+from ssl import SSLError
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -68,7 +70,7 @@ class Normalise(SampleRandom):
 class Network(nn.Module):
     """Normalisation, a timm ResNet with attention, and a head that returns 28 logits.
 
-    The pooled head is timm's: concatenated average and max pooling, dropout, one linear layer. The kernel head uses
+    The pooled head is concatenated average and max pooling, dropout, and one linear layer. The kernel head uses
     features of the last three stages, because the last stage was trained on other images and may have lost information
     about the new ones.
     """
@@ -221,13 +223,15 @@ def hub_weights(backbone: str) -> dict[str, Tensor]:
 def _offline_unless_reachable() -> Iterator[None]:
     """Use the cache alone if the hub does not answer within seconds: the library itself asks for a minute."""
     before = hub.HF_HUB_OFFLINE
-    try:
-        with urlopen(Request(hub.ENDPOINT, method="HEAD"), timeout=HUB_SECONDS):
-            pass
-    except HTTPError:
-        pass  # an answer
-    except OSError:
-        hub.HF_HUB_OFFLINE = True
+    if not before:
+        try:
+            with urlopen(Request(hub.ENDPOINT, method="HEAD"), timeout=HUB_SECONDS):
+                pass
+        except (HTTPError, HTTPException, ValueError):
+            pass  # an answer, or something that the library explains better
+        except OSError as error:
+            # The library has certificates of its own, which may suffice where the system's do not.
+            hub.HF_HUB_OFFLINE = not isinstance(getattr(error, "reason", error), SSLError)
     try:
         yield
     finally:

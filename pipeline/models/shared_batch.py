@@ -46,7 +46,7 @@ class Dropout(SampleRandom):
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch norm with the statistics of all processes' samples, on a CPU; torch's own is for GPUs alone.
+    """Batch norm with the statistics of all processes' samples, on a CPU: torch's ``SyncBatchNorm`` needs a GPU.
 
     Every process must have the same number of samples.
     """
@@ -68,7 +68,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
             self.num_batches_tracked += 1
         scale = (var + self.eps).rsqrt() * self.weight
         shift = self.bias - mean * scale
-        return torch.addcmul(shift.to(x.dtype)[:, None, None], x, scale.to(x.dtype)[:, None, None])
+        return torch.addcmul(shift.float()[:, None, None], x.float(), scale.float()[:, None, None]).to(x.dtype)
 
 
 class _Mean(Function):

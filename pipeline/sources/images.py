@@ -185,7 +185,7 @@ def scale_detail(image: Image, radius: int, factors: npt.NDArray[np.float32]) ->
     """``blurred + factors * (image - blurred)``, rounded and clipped to 0..255: unsharp masking, or haze below 1.
 
     The blur is OpenCV's stack blur, whose kernel is a triangle over ``2 * radius + 1`` pixels (a standard deviation of
-    about ``radius / 2.4``), because its time does not grow with the radius; it is
+    about ``radius / 2.4``), because its time does not grow with the radius. It is
     computed in integers, to within 3 grey levels.
 
     Args:

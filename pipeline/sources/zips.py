@@ -128,6 +128,8 @@ def _unwrap_offsets(infos: list[zipfile.ZipInfo], descriptor: int, start: int) -
     """
     if not infos or _is_header(descriptor, start + infos[0].header_offset):
         return
+    if not _is_header(descriptor, start + infos[0].header_offset % WRAP):
+        return  # damaged in another way, of which reading the member tells
     passed = before = 0
     for info in infos:
         position = info.header_offset % WRAP
@@ -137,7 +139,10 @@ def _unwrap_offsets(infos: list[zipfile.ZipInfo], descriptor: int, start: int) -
 
 
 def _is_header(descriptor: int, position: int) -> bool:
-    return position >= 0 and os.pread(descriptor, len(_HEADER), position) == _HEADER
+    try:
+        return os.pread(descriptor, len(_HEADER), position) == _HEADER
+    except _FAULTS:  # no position in any file
+        return False
 
 
 def _safe_name(path: Path, info: zipfile.ZipInfo) -> PurePosixPath:

@@ -24,7 +24,7 @@ from pipeline.data.fold_table import read_folds
 from pipeline.data.loader import Samples
 from pipeline.models import checkpoint
 from pipeline.models.losses import binary_cross_entropy, objective
-from pipeline.models.network import Network
+from pipeline.models.network import Network, compute_type
 from pipeline.models.pretrained import start_from_weights
 from pipeline.models.provenance import Provenance
 from pipeline.sources.packed_array import channel_statistics, open_images
@@ -44,6 +44,8 @@ def main() -> None:
     settings = params.load()
     name, fold = model_and_fold(settings)
     recipe = params.load_model(paths.model_params(name))
+    if recipe != settings.models[name] and not stage_inputs.run_by_dvc():
+        raise InputError(f"{paths.model_params(name)} is older than params.yaml: run dvc repro model-params")
     world = join_for(recipe, settings.machine.devices)
     if world is None:
         return
@@ -126,7 +128,8 @@ def run_fingerprint(recipe: params.Model, fold: int, images: Mapping[str, npt.ND
         files.append(Path(recipe.pretrained).expanduser())
     shapes = {source: array.shape for source, array in sorted(images.items())}
     code = code_digest.of_module("pipeline.stages.train")
-    return fingerprint(f"{recipe.model_dump_json()} {fold} {shapes} {code}", files)
+    computed = compute_type(recipe.precision)
+    return fingerprint(f"{recipe.model_dump_json()} {computed} {fold} {shapes} {code}", files)
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def _layout(devices: int) -> tuple[int, int, bool]:
     if (tasks := _slurm_tasks()) > 1:
         nodes = int(os.environ["SLURM_STEP_NUM_NODES"])
         return nodes, tasks // nodes, True
-    gpus = torch.cuda.device_count()
+    gpus = torch.cuda.device_count() or int(torch.backends.mps.is_available())
     if gpus and devices > gpus:
         raise InputError(f"machine.devices in params.yaml is {devices}, but there are {gpus} GPUs: lower it")
     return 1, devices, False

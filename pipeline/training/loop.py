@@ -57,14 +57,14 @@ def fit(
         world: the processes that train together, each of which calls this function.
 
     Raises:
-        InputError: the loss is no longer finite (the message names the step); the batch size is not a multiple of the
-            number of processes; another process was lost (on GPUs all are killed within seconds, without a message).
+        InputError: the loss is no longer finite (the message names the step); several processes cannot share the
+            batches evenly; another process was lost (on GPUs all are killed within seconds, without a message).
         Stopped: Ctrl-C or SIGTERM, after the current step and its save.
     """
     if recipe.batch_size % world.size:
         raise InputError(f"a batch_size of {recipe.batch_size} cannot be split evenly over {world.size} processes")
     if world.size > 1 and len(training) < recipe.batch_size:
-        raise InputError(f"{len(training)} samples are less than a batch of {recipe.batch_size}: use one process")
+        raise InputError(f"{len(training)} samples are fewer than a batch of {recipe.batch_size}: use one process")
     hardware.keep_freed_memory()
     workers, share = processors.loaders(machine.workers, world.size), (world.rank, world.size)
     batches, draws = training_batches(training, recipe.batch_size, workers, recipe.repeat, share)

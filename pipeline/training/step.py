@@ -62,7 +62,8 @@ class Learner:
         """Take one optimizer step on some accumulated batches; return their mean loss, on the device.
 
         Batch norm sees each batch alone, and so do the losses that are not a mean over samples (soft F1, Lovász).
-        Several processes see it together: with their parts of it, they take the step that one process would.
+        With several processes, both see the whole batch, and the step is the one that a single process would take; if
+        the network is compiled, it differs in the dropout.
 
         Args:
             batches: images (B, 4, S, S) uint8 and targets (B, 28) each, all of the same B.

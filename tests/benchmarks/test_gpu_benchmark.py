@@ -81,7 +81,7 @@ def test_cbam_is_timed_against_the_same_network_without_it() -> None:
 
 def test_a_training_is_killed_and_resumed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    recipe = TINY.model_copy(update={"size": 64, "epochs": 6, "batch_size": 16})
+    recipe = TINY.model_copy(update=gpu.TRAINING | {"backbone": TINY.backbone, "size": 64, "batch_size": 16})
     gpu.killed_and_resumed(recipe, fields=96)
     said = capsys.readouterr().out
     assert "resuming after" in said

@@ -98,7 +98,12 @@ def test_the_stages_that_read_a_section_are_those_of_dvc_yaml() -> None:
     assert readers["sample"] == "simulate"
     assert readers["tta"] == "tta"
     assert readers["data"].split(", ") == ["folds", "tta", "score", "submit"]
-    assert readers["network"] == readers["frozen"] == readers["classical"] == "model-params, ensemble, score"
+    assert (
+        readers["network"]
+        == readers["frozen"]
+        == readers["classical"]
+        == "model-params, train (its own model's section), ensemble, score"
+    )
     assert readers["machine"].startswith("no stage")
 
 

@@ -12,7 +12,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from pipeline.commands.train_parallel import Job, cores_per_job, messages, run_jobs, stale
+from pipeline.commands.train_parallel import BEFORE, Job, cores_per_job, gpus_per_job, messages, run_jobs, stale
 from pipeline.core.errors import InputError
 from tests.benchmarks.test_interrupt_benchmark import alive
 
@@ -136,7 +136,7 @@ import ray, sys
 from pathlib import Path
 from pipeline.commands.train_parallel import _run, cores_per_job
 ray.init(address="local", num_cpus=4, num_gpus=3, include_dashboard=False, log_to_driver=False)
-cpus = cores_per_job([node["Resources"] for node in ray.nodes()])
+cpus = cores_per_job([node["Resources"] for node in ray.nodes()], 1)
 task = ray.remote(num_cpus=cpus, num_gpus=1)(_run)
 script = "import os, time; from pipeline.core.processors import workers; time.sleep(5)\\n" \
     "print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS'], workers('auto'))"
@@ -153,10 +153,26 @@ print(cpus)
 
 
 def test_the_cores_of_the_smallest_share_are_given_to_each_job() -> None:
-    assert cores_per_job([{"CPU": 64, "GPU": 8}]) == 8
-    assert cores_per_job([{"CPU": 64, "GPU": 8}, {"CPU": 10, "GPU": 4}, {"CPU": 96}]) == 2
-    assert cores_per_job([{"CPU": 2, "GPU": 4}]) == 1
-    assert cores_per_job([{"CPU": 8}, {}]) == 1
+    assert cores_per_job([{"CPU": 64, "GPU": 8}], 1) == 8
+    assert cores_per_job([{"CPU": 64, "GPU": 8}], 4) == 32
+    assert cores_per_job([{"CPU": 64, "GPU": 8}, {"CPU": 10, "GPU": 4}, {"CPU": 96}], 1) == 2
+    assert cores_per_job([{"CPU": 2, "GPU": 4}], 1) == 1
+    assert cores_per_job([{"CPU": 8}, {}], 0) == 1
+
+
+def test_a_job_gets_the_gpus_that_train_one_network_together() -> None:
+    assert gpus_per_job([{"CPU": 8}], 2) == 0
+    assert gpus_per_job([{"CPU": 8, "GPU": 4}, {"CPU": 8}], 1) == 1
+    assert gpus_per_job([{"CPU": 8, "GPU": 4}], 4) == 4
+    with pytest.raises(InputError, match=r"devices in params\.yaml is 5, but no machine has more than 4 GPUs"):
+        gpus_per_job([{"CPU": 8, "GPU": 4}], 5)
+
+
+def test_what_the_jobs_read_is_made_before_them() -> None:
+    stages = YAML(typ="safe").load(Path("dvc.yaml"))["stages"]
+    read = {path.split("/")[0] for path in stages["train"]["deps"] if not path.startswith(("data", "weights"))}
+    assert read == {"code-digests", "model-params"}
+    assert set(BEFORE) == {"folds", "model-params"}  # folds needs pack, and all stages need code
 
 
 def test_jobs_are_started_as_dvc_yaml_says() -> None:

@@ -1,10 +1,13 @@
 """Weights to start from: what is taken, what stays fresh, and what is refused."""
 
 import re
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from ssl import SSLCertVerificationError
 from threading import Thread
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import timm
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 
 from pipeline.core import params
 from pipeline.core.errors import InputError
-from pipeline.models import checkpoint
+from pipeline.models import checkpoint, network
 from pipeline.models.network import Network
 from pipeline.models.pretrained import four_channels, start_from_weights
 from pipeline.models.provenance import Provenance
@@ -291,8 +294,8 @@ def test_the_cache_alone_is_used_where_the_hub_does_not_answer(monkeypatch: pyte
     def hub(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
         if pretrained:
             seen.append(constants.is_offline_mode())
-        network: nn.Module = create(name, pretrained=False, **options)
-        return network
+        plain: nn.Module = create(name, pretrained=False, **options)
+        return plain
 
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:  # it answers every request with an error
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
@@ -306,14 +309,34 @@ def test_the_cache_alone_is_used_where_the_hub_does_not_answer(monkeypatch: pyte
     assert not constants.is_offline_mode()
 
 
+@pytest.mark.parametrize(
+    ("error", "offline"),
+    [
+        (URLError(SSLCertVerificationError("a certificate that only the library knows")), False),
+        (URLError(ConnectionRefusedError()), True),
+        (TimeoutError(), True),
+        (HTTPException("a proxy's page"), False),
+        (ValueError("no scheme"), False),
+    ],
+)
+def test_only_what_does_not_answer_is_offline(monkeypatch: pytest.MonkeyPatch, error: Exception, offline: bool) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(network, "urlopen", fail)
+    with network._offline_unless_reachable():
+        assert constants.is_offline_mode() == offline
+    assert not constants.is_offline_mode()
+
+
 def test_an_unreachable_hub_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
     create = timm.create_model
 
     def hub(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
         if pretrained:
             raise FileNotFoundError("cannot find the requested files in the local cache")
-        network: nn.Module = create(name, pretrained=False, **options)
-        return network
+        plain: nn.Module = create(name, pretrained=False, **options)
+        return plain
 
     monkeypatch.setattr(constants, "ENDPOINT", NOWHERE)
     monkeypatch.setattr(timm, "create_model", hub)

@@ -249,6 +249,23 @@ def test_a_zip_over_4_gb_as_archive_utility_makes_it_is_read(gigabytes: tuple[in
             assert archive.members[f"{number}_green.png"].read() == bytes([number]) * 100
 
 
+@pytest.mark.parametrize("position", [2**63 - 1, 2**64 - 1])
+def test_a_position_beyond_any_file_is_damage(position: int, tmp_path: Path) -> None:
+    write_zip(tmp_path / "competition.zip", {"a_green.png": b"data"})
+    data = (tmp_path / "competition.zip").read_bytes()
+    start = data.index(b"PK\x01\x02")
+    extra = struct.pack("<HHQ", 1, 8, position)  # zip64: the position is here
+    name = struct.unpack_from("<H", data, start + 28)[0]
+    entry = bytearray(data[start : start + 46 + name])
+    struct.pack_into("<H", entry, 30, len(extra))
+    struct.pack_into("<I", entry, 42, 2**32 - 1)
+    end = data[data.index(b"PK\x05\x06") :]
+    end = end[:12] + struct.pack("<I", len(entry) + len(extra)) + end[16:]
+    (tmp_path / "competition.zip").write_bytes(data[:start] + bytes(entry) + extra + end)
+    with open_archive(tmp_path) as archive, pytest.raises(InputError, match="damaged in its zip"):
+        archive.members["a_green.png"].read()
+
+
 def test_a_changed_byte_of_a_member_is_noticed(tmp_path: Path) -> None:
     path = one_member(tmp_path / "x.zip", b"the data of an image", zipfile.ZIP_STORED)
     path.write_bytes(path.read_bytes().replace(b"data", b"date"))

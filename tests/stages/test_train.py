@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
 from pipeline.core import code_digest, params, paths
+from pipeline.core.errors import InputError
 from pipeline.sources.packed_array import open_images
 from pipeline.stages import model_params, train
 from pipeline.training import history
@@ -147,3 +149,22 @@ def test_a_training_is_told_from_others_by_all_that_its_result_depends_on(code: 
         found.append(of_now(own))
     assert len(set(found)) == len(found)
     assert of_now(own) == found[-1]
+
+
+def test_by_hand_the_section_must_be_that_of_params_and_by_dvc_it_is_the_recorded_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = YAML(typ="safe").load(Path("params.yaml"))
+    settings["models"]["tiny"]["epochs"] = 1
+    YAML(typ="safe").dump(settings, Path("params.yaml"))
+    with pytest.raises(
+        InputError, match=r"model-params/tiny\.json is older than params\.yaml: run dvc repro model-params"
+    ):
+        train.main()
+    monkeypatch.setenv("DVC_STAGE", "train@tiny-0")
+    train.main()
+    assert len(pd.read_csv(paths.history("tiny", 0))) == MODEL.epochs
+    paths.model_params("tiny").unlink()
+    with pytest.raises(InputError, match=r"model-params/tiny\.json is missing or of another version: run dvc repro"):
+        train.main()
+    assert folder.exists()

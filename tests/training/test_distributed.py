@@ -138,7 +138,7 @@ def test_a_second_process_that_a_launcher_started_leaves_a_closed_form_to_the_fi
 
 def test_fewer_samples_than_a_batch_are_left_to_one_process(tmp_path: Path) -> None:
     states, samples = SavedStates(tmp_path, "run"), two_patterns(6)
-    with pytest.raises(InputError, match="6 samples are less than a batch of 8: use one process"):
+    with pytest.raises(InputError, match="6 samples are fewer than a batch of 8: use one process"):
         fit(Network(TINY), samples, samples, TINY, MACHINE, lambda _epoch, _seen: 0.0, states, World(0, 2))
 
 
@@ -180,6 +180,13 @@ def test_who_starts_the_processes_says_how_many(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert distributed._layout(3) == layout
+
+
+def test_apples_gpu_trains_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(InputError, match=r"machine\.devices in params\.yaml is 2, but there are 1 GPUs"):
+        join(2)
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
