@@ -21,7 +21,7 @@ class Section(BaseModel):
 
 
 class Augment(Section):
-    """Random augmentation of training images. 1 turns off crop, zoom, gain, gamma and local_contrast; 0 the others."""
+    """Random augmentation of training images. 1 turns off crop, zoom, gain and gamma; 0 turns off the others."""
 
     crop: float = Field(
         gt=0, le=1, description="Side of a random crop, as a share of the image side; it is not rescaled."
@@ -35,11 +35,6 @@ class Augment(Section):
     shear: float = Field(ge=0, lt=45, description="Maximum shear (degrees).")
     gain: float = Field(ge=1, description="Factor of each channel after normalisation, drawn from 1/gain to gain.")
     gamma: float = Field(ge=1, description="Gamma of each channel, drawn from 1/gamma to gamma.")
-    local_contrast: float = Field(
-        ge=1,
-        description="Factor of each channel's detail, that is of its difference from the blurred channel, drawn from "
-        "1/local_contrast to local_contrast. The blur's scale is random.",
-    )
     noise: float = Field(ge=0, description="Maximum standard deviation of Gaussian noise, as a share of 255.")
     drop_stains: Share = Field(
         description="Share of images in which a random subset of the three reference stains is set to 0, so that the "

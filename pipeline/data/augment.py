@@ -25,9 +25,6 @@ NOISE_SPREAD = 32
 NOISE_MARGIN = 256
 """Pixels by which the stored noise is larger than an image, so that there are 65,536 different crops."""
 
-DETAIL_RADIUS = (2, 60)
-"""Smallest and largest radius of the blur that separates detail from its surroundings, in pixels."""
-
 SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(range(1, len(CHANNELS)), size)]
 """The non-empty sets of reference stains, as tuples of channel indices; channel 0 is the protein."""
 
@@ -107,30 +104,6 @@ class Stain(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ships
         return images.look_up(img, table)
 
 
-class LocalContrast(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Strengthen or weaken what is finer than a random scale: ``blurred + factor * (image - blurred)``.
-
-    ``factor`` is drawn log-uniformly from 1/limit to limit, independently for each channel. Below 1 it acts like
-    out-of-focus light and a diffuse stain, above 1 like a confocal section or background subtraction: in this,
-    microscopes, stains and cells differ more than simulated ones do.
-    """
-
-    def __init__(self, limit: float) -> None:
-        super().__init__(p=1.0)
-        self.limit = limit
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
-        """Draw the radius of the blur in pixels, and the factors (C,)."""
-        low, high = np.log(DETAIL_RADIUS)
-        radius = round(np.exp(self.random_generator.uniform(low, high)))
-        factors = self.limit ** self.random_generator.uniform(-1, 1, params["shape"][2])
-        return {"radius": radius, "factors": factors.astype(np.float32)}
-
-    def apply(self, img: Image, radius: int, factors: npt.NDArray[np.float32], **_: object) -> Image:
-        """(H, W, C) to the same shape."""
-        return images.scale_detail(img, radius, factors)
-
-
 class Noise(A.ImageOnlyTransform):  # type: ignore[misc]
     """Add Gaussian noise with a standard deviation drawn from 0 to ``deviation`` (as a fraction of 255).
 
@@ -186,8 +159,6 @@ class Appearance:
     def __init__(self, augment: params.Augment, side: int) -> None:
         self.side = side
         self._transforms: list[A.ImageOnlyTransform] = [Stain(augment.gamma)]
-        if augment.local_contrast > 1:
-            self._transforms.append(LocalContrast(augment.local_contrast))
         if augment.noise:
             self._transforms.append(Noise(augment.noise, self.side))
         if augment.drop_stains:

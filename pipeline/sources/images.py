@@ -181,25 +181,6 @@ def warp(image: Image, matrix: npt.NDArray[np.float64]) -> Image:
     return cv2.warpAffine(padded, padded_matrix, (width, height), flags=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 
-def scale_detail(image: Image, radius: int, factors: npt.NDArray[np.float32]) -> Image:
-    """``blurred + factors * (image - blurred)``, rounded and clipped to 0..255: unsharp masking, or haze below 1.
-
-    The blur is OpenCV's stack blur, whose kernel is a triangle over ``2 * radius + 1`` pixels (a standard deviation of
-    about ``radius / 2.4``), because its time does not grow with the radius. It is
-    computed in integers, to within 3 grey levels.
-
-    Args:
-        image: (H, W, C) uint8.
-        radius: of the blur, in pixels, at least 1.
-        factors: (C,) of the channels; 1 changes nothing.
-    """
-    blurred = cv2.stackBlur(image, (2 * radius + 1, 2 * radius + 1))
-    mixed = blurred * (1 - factors)
-    mixed += image * factors
-    mixed += 0.5
-    return mixed.clip(0, 255.5).astype(np.uint8)
-
-
 def add(image: Image, noise: Image, share: float, into: Image | None = None) -> Image:
     """``image + share * (noise - 128)``, rounded and clipped to 0..255; uint8 arrays of one shape.
 

@@ -16,9 +16,7 @@ from pipeline.models.network import Normalise
 from pipeline.sources.images import turn, warp
 from tests.fixtures.models import TINY
 
-OFF = params.Augment(
-    crop=1, warp=1, zoom=1, shift=0, shear=0, gain=1, gamma=1, local_contrast=1, noise=0, drop_stains=0
-)
+OFF = params.Augment(crop=1, warp=1, zoom=1, shift=0, shear=0, gain=1, gamma=1, noise=0, drop_stains=0)
 
 
 def image(size: int = 48) -> npt.NDArray[np.uint8]:
@@ -41,9 +39,7 @@ def test_the_last_change_is_written_where_it_is_told_to() -> None:
     np.testing.assert_array_equal(slot, change(image(), 7))
 
 
-@pytest.mark.parametrize(
-    "part", [{"gamma": 1.5}, {"local_contrast": 1.5}, {"noise": 0.1}, {"zoom": 2.0}, {"shift": 0.3}]
-)
+@pytest.mark.parametrize("part", [{"gamma": 1.5}, {"noise": 0.1}, {"zoom": 2.0}, {"shift": 0.3}])
 def test_each_part_changes_the_image(part: dict[str, float]) -> None:
     plain, changed = Augmentation(OFF, 48)(image(), 3), Augmentation(OFF.model_copy(update=part), 48)(image(), 3)
     assert not np.array_equal(plain, changed)
@@ -59,25 +55,6 @@ def test_stain_varies_channels_independently_and_keeps_black_black() -> None:
         assert (values <= 255 * (100 / 255) ** (1 / 1.5) + 1).all()
     assert change(np.zeros_like(flat), 0).max() == 0
     assert change(np.full_like(flat, 255), 0).min() == 255
-
-
-def test_local_contrast_strengthens_and_weakens_each_channels_detail_by_at_most_the_limit() -> None:
-    change = Augmentation(OFF.model_copy(update={"local_contrast": 2.0, "warp": 0}), 64)
-    checks = np.indices((64, 64)).sum(axis=0) % 2  # 1 grey level above or below any blur
-    fine = np.dstack([120 + 20 * checks] * 4).astype(np.uint8)
-    spreads = np.array([change(fine, seed).std(axis=(0, 1)) / 10 for seed in range(60)])
-    assert 0.45 < spreads.min() < 0.6
-    assert 1.7 < spreads.max() < 2.1
-    assert np.ptp(spreads, axis=1).min() > 0  # the channels differ
-    assert np.median(spreads) == pytest.approx(1, abs=0.15)
-    assert change(np.zeros_like(fine), 0).max() == 0
-
-
-def test_local_contrast_keeps_the_brightness_of_what_is_smooth() -> None:
-    change = Augmentation(OFF.model_copy(update={"local_contrast": 3.0}), 64)
-    flat = np.full((64, 64, 4), 77, np.uint8)
-    for seed in range(10):
-        np.testing.assert_array_equal(change(flat, seed), flat)
 
 
 def test_appearance_leaves_every_structure_in_its_place() -> None:

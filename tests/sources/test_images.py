@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
-from scipy.ndimage import convolve1d
 
 from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS
@@ -312,17 +311,3 @@ def test_look_up_gives_each_channel_its_own_table(shape: tuple[int, int, int]) -
     table = random.integers(0, 256, (256, 4), dtype=np.uint8)
     expected = np.stack([table[:, channel][pixels[..., channel]] for channel in range(4)], axis=-1)
     np.testing.assert_array_equal(images.look_up(pixels, table), expected)
-
-
-@pytest.mark.parametrize("radius", [1, 4, 15])
-def test_detail_is_scaled_around_a_triangular_blur(radius: int) -> None:
-    image, factors = field("detail", 60), np.array([0.5, 1, 1.5, 3], np.float32)
-    kernel = radius + 1 - np.abs(np.arange(-radius, radius + 1))
-    blurred = image.astype(np.float64)
-    for axis in (0, 1):
-        blurred = convolve1d(blurred, kernel / kernel.sum(), axis=axis, mode="nearest")
-    expected = np.clip(blurred + factors * (image - blurred), 0, 255)
-    found = images.scale_detail(image, radius, factors)
-    assert found.dtype == np.uint8
-    assert np.abs(found - expected).max() <= 6  # the blur, in integers, is up to 3 levels off; factors double that
-    np.testing.assert_array_equal(found[..., 1], image[..., 1])
