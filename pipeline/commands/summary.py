@@ -59,6 +59,21 @@ def describe_times(times: dict[str, dict[str, float]]) -> str:
     return f"{'time':<19}{_duration(sum(totals.values()))} ({listed})"
 
 
+def of_this_run(times: dict[str, dict[str, float]], settings: params.Params) -> dict[str, dict[str, float]]:
+    """The times without those of models, folds and sources that params.yaml no longer has."""
+    known = {
+        "--model": set(settings.models),
+        "--fold": {str(fold) for fold in settings.folds.ids},
+        "--source": set(settings.data.sources),
+    }
+
+    def belongs(job: str) -> bool:
+        words = job.split()
+        return all(value in known.get(flag, {value}) for flag, value in zip(words[::2], words[1::2], strict=True))
+
+    return {stage: {job: took for job, took in jobs.items() if belongs(job)} for stage, jobs in times.items()}
+
+
 def code_revision() -> str:
     """The commit of the working folder, and whether the code or the parameters have changed since."""
     try:
@@ -79,8 +94,9 @@ def main(arguments: Sequence[str]) -> None:
         metrics = json.loads(paths.METRICS.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:
         raise InputError(f"{paths.METRICS} is missing or damaged ({error}): run dvc repro first") from None
-    print(describe(metrics, params.load().data.sources))
-    if times := read_times():
+    settings = params.load()
+    print(describe(metrics, settings.data.sources))
+    if times := of_this_run(read_times(), settings):
         print(describe_times(times))
     print(f"{'code':<19}{code_revision()}")
 

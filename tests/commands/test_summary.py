@@ -15,6 +15,7 @@ from pipeline.commands import summary
 from pipeline.core import paths
 from pipeline.core.entry import TIMES
 from pipeline.core.errors import InputError
+from pipeline.core.params import load
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,8 +35,11 @@ def printed(capsys: pytest.CaptureFixture[str]) -> str:
 def test_the_summary_names_the_files_the_scores_the_times_and_the_commit(capsys: pytest.CaptureFixture[str]) -> None:
     metrics = json.loads(paths.METRICS.read_text())
     TIMES.parent.mkdir(exist_ok=True)
+    model, (first, second, *_) = next(iter(load().models)), load().folds.ids
     TIMES.write_text(
-        "train,--model a --fold 0,70\ntrain,--model a --fold 1,40\ntrain,--model a --fold 0,80.2\nfolds,,3\n"
+        f"train,--model {model} --fold {first},70\ntrain,--model {model} --fold {second},40\n"
+        f"train,--model {model} --fold {first},80.2\nfolds,,3\n"
+        f"train,--model gone --fold {first},900\ntta,--model {model} --fold 77,900\npack,--source gone,900\n"
     )
     git("init", "--quiet")
     git("add", "params.yaml")
