@@ -39,7 +39,6 @@ ELSEWHERE = (
     "mv data/kaggle",
     "git add --force data/kaggle",
     "dvc exp run --queue",
-    "dvc exp show",
     "dvc push",
     "dvc pull",
     "dvc repro --pull",
