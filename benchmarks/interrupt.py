@@ -50,7 +50,7 @@ SAVED = ".resume/train"
 TARGETS = ("pack", "train", "tta", "ensemble")
 """Stages to kill, in turn."""
 STAGES = 11
-"""Jobs of a run: code, simulate, pack, folds, model-params, train and tta of two folds each, ensemble, submit."""
+"""Jobs of a run: code, simulate, pack, folds, complete-models, train and tta of two folds each, ensemble, submit."""
 
 
 def clone(folder: Path, seed: int) -> Path:

@@ -67,7 +67,7 @@ def cross_validate(models: list[str], *, grouped: bool) -> dict[str, Any]:
             for kind in TRAINED:
                 (folder / kind).symlink_to(Path(kind).resolve())
         else:
-            run("model_params", folder)
+            run("complete_models", folder)
             for model, fold in product(models, np.unique(folds["fold"])):
                 run("train", folder, "--model", model, "--fold", str(fold))
                 run("tta", folder, "--model", model, "--fold", str(fold))

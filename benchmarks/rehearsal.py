@@ -42,7 +42,7 @@ SIDE = 16
 """Size of the images in the archive (pixels)."""
 PACKED = 32
 """Size of the packed images (pixels), the smallest that a model accepts."""
-STAGES = ("code", "pack", "contact_sheet", "folds", "model_params", "ensemble", "score", "submit")
+STAGES = ("code", "pack", "contact_sheet", "folds", "complete_models", "ensemble", "score", "submit")
 PER_SOURCE = ("pack", "contact_sheet")
 SOURCE = "rehearsal"
 

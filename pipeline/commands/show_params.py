@@ -81,8 +81,8 @@ def readers(section: str) -> str:
     reading = [
         name for name, stage in stages.items() if section in {key.split(".")[0] for key in stage.get("params", [])}
     ]
-    if "model-params" in reading:
-        reading.insert(reading.index("model-params") + 1, "train (its own model's section)")
+    if "complete-models" in reading:
+        reading.insert(reading.index("complete-models") + 1, "train (its own model's section)")
     return ", ".join(reading) if reading else "no stage by name; the report, which shows the whole file, is drawn again"
 
 

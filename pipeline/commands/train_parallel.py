@@ -28,7 +28,7 @@ from pipeline.core.progress import count, say
 RETRIES = 3
 """Restarts of a job whose worker process was lost. A job that ends by itself, successfully or not, is not restarted."""
 
-BEFORE = ("folds", "model-params")
+BEFORE = ("folds", "complete-models")
 """Stages whose outputs the jobs read."""
 
 END_OF_LOG = 5

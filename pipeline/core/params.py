@@ -298,7 +298,7 @@ def load_weights_profile(path: Path) -> WeightsProfile:
 
 
 def load_model(path: Path) -> Model:
-    """Read a model's whole section as the stage ``model-params`` wrote it.
+    """Read a model's whole section as the stage ``complete-models`` wrote it.
 
     Raises:
         InputError: the file is missing or of another version.
@@ -306,7 +306,7 @@ def load_model(path: Path) -> Model:
     try:
         return parse_model(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValidationError):
-        raise InputError(f"{path} is missing or of another version: run dvc repro model-params") from None
+        raise InputError(f"{path} is missing or of another version: run dvc repro complete-models") from None
 
 
 def parse_model(text: str) -> Model:

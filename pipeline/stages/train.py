@@ -45,7 +45,7 @@ def main() -> None:
     name, fold = model_and_fold(settings)
     recipe = params.load_model(paths.model_params(name))
     if recipe != settings.models[name] and not stage_inputs.run_by_dvc():
-        raise InputError(f"{paths.model_params(name)} is older than params.yaml: run dvc repro model-params")
+        raise InputError(f"{paths.model_params(name)} is older than params.yaml: run dvc repro complete-models")
     world = join_for(recipe, settings.machine.devices)
     if world is None:
         return

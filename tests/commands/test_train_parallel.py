@@ -172,7 +172,7 @@ def test_what_the_jobs_read_is_made_before_them() -> None:
     stages = YAML(typ="safe").load(Path("dvc.yaml"))["stages"]
     read = {path.split("/")[0] for path in stages["train"]["deps"] if not path.startswith(("data", "weights"))}
     assert read == {"code-digests", "model-params"}
-    assert set(BEFORE) == {"folds", "model-params"}  # folds needs pack, and all stages need code
+    assert set(BEFORE) == {"folds", "complete-models"}  # folds needs pack, and all stages need code
 
 
 def test_jobs_are_started_as_dvc_yaml_says() -> None:

@@ -97,7 +97,7 @@ def experiments(project: Project) -> str:
 def test_an_experiment_runs_in_the_folder_and_a_template_still_reaches_the_models(project: Project) -> None:
     project.run("dvc", "exp", "run", "--name", "plain", "-S", "ensemble.thresholds=global", "ensemble")
     assert "plain" in experiments(project)
-    project.run("dvc", "exp", "run", "--name", "seed", "-S", "templates.classical.seed=3", "model-params")
+    project.run("dvc", "exp", "run", "--name", "seed", "-S", "templates.classical.seed=3", "complete-models")
     settings = params.load(project.root / "params.yaml")
     assert settings.ensemble.thresholds == "global"
     assert params.load_model(project.root / paths.model_params("forest")).seed == settings.models["forest"].seed == 3

@@ -134,7 +134,7 @@ class Project:
             for name, value in self.variables.items():
                 patch.setenv(name, value)
             with Repo() as repo:
-                repo.reproduce(["code", "model-params"])
+                repo.reproduce(["code", "complete-models"])
                 yield repo
 
     def stale(self) -> set[str]:
@@ -188,7 +188,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def test_all_stages_run_with_every_kind_of_model_and_without_a_network(project: Project) -> None:
-    before = {"code", "model-params", "simulate", "pack@sample", "contact-sheet@sample", "folds"}
+    before = {"code", "complete-models", "simulate", "pack@sample", "contact-sheet@sample", "folds"}
     assert project.first_run == before | jobs("train", *MODELS) | jobs("tta", *MODELS) | AFTER_TTA
     assert not project.calls.exists(), project.calls.read_text()
 

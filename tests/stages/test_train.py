@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from pipeline.core import code_digest, params, paths
 from pipeline.core.errors import InputError
 from pipeline.sources.packed_array import open_images
-from pipeline.stages import model_params, train
+from pipeline.stages import complete_models, train
 from pipeline.training import history
 from tests.fixtures.models import CLASSICAL, TINY
 from tests.fixtures.runs import write_run
@@ -52,7 +52,7 @@ def configure(model: params.Model) -> None:
     settings["models"] = {"tiny": model.model_dump(mode="json")}
     settings["machine"] |= {"workers": 0, "save_minutes": 0}
     YAML(typ="safe").dump(settings, Path("params.yaml"))
-    model_params.main()
+    complete_models.main()
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
@@ -158,7 +158,7 @@ def test_by_hand_the_section_must_be_that_of_params_and_by_dvc_it_is_the_recorde
     settings["models"]["tiny"]["epochs"] = 1
     YAML(typ="safe").dump(settings, Path("params.yaml"))
     with pytest.raises(
-        InputError, match=r"model-params/tiny\.json is older than params\.yaml: run dvc repro model-params"
+        InputError, match=r"model-params/tiny\.json is older than params\.yaml: run dvc repro complete-models"
     ):
         train.main()
     monkeypatch.setenv("DVC_STAGE", "train@tiny-0")

@@ -16,7 +16,7 @@ from pipeline.data.fold_table import read_folds
 from pipeline.models import checkpoint
 from pipeline.models.network import Network
 from pipeline.models.provenance import FILES, Provenance
-from pipeline.stages import model_params, train
+from pipeline.stages import complete_models, train
 from tests.fixtures.models import CLASSICAL, FROZEN, TINY
 from tests.fixtures.runs import write_run
 
@@ -45,7 +45,7 @@ def configure(**models: params.Model) -> None:
     settings["models"] = {name: model.model_dump(mode="json") for name, model in (models or {"a": NETWORK}).items()}
     settings["machine"] |= {"workers": 0, "devices": 1}
     YAML(typ="safe").dump(settings, Path("params.yaml"))
-    model_params.main()
+    complete_models.main()
 
 
 def trained(monkeypatch: pytest.MonkeyPatch, model: params.Model, fold: int = 0, name: str = "tiny") -> Path:

@@ -17,7 +17,7 @@ from pipeline.core import params
 from pipeline.core.errors import InputError
 from pipeline.models.losses import OVER_BATCH
 from pipeline.models.network import Network
-from pipeline.stages import model_params
+from pipeline.stages import complete_models
 from pipeline.stages import train as train_stage
 from pipeline.stages import tta as tta_stage
 from pipeline.training import distributed
@@ -130,7 +130,7 @@ def test_a_second_process_that_a_launcher_started_leaves_a_closed_form_to_the_fi
     settings = YAML(typ="safe").load(Path("params.yaml"))
     settings["models"] = {"tiny": model.model_dump(mode="json")}
     YAML(typ="safe").dump(settings, Path("params.yaml"))
-    model_params.main()
+    complete_models.main()
     before = set(tmp_path.rglob("*"))
     for stage in (train_stage, tta_stage):
         monkeypatch.setattr("sys.argv", ["stage", "--model", "tiny", "--fold", "0"])
