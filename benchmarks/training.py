@@ -4,7 +4,7 @@ The full step is the training loop as the stage ``train`` calls it: loading from
 params.yaml, augmentation, the optimizer step and the EMA. The bare step is forward, loss, backward and optimizer of the
 same network on one batch in device memory. They alternate, an epoch of steps each.
 
-The network is the last one of params.yaml at 128 px. The images are noise, on which the time does not depend.
+The network is the last one of params.yaml with a pooled head, on whole images of 128 px. The images are noise, on which the time does not depend.
 ``benchmarks.gpu`` measures on a GPU.
 
 The last line is JSON: ``step_over_bare_cpu``, a ratio of times.
@@ -125,5 +125,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=9, help="measured rounds (default: %(default)s)")
     arguments = parser.parse_args()
     settings = params.load()
-    network = settings.networks[-1].model_copy(update={"head": "pooled", "size": SIZE})
+    last = settings.networks[-1]
+    whole = {"head": "pooled", "size": SIZE, "augment": last.augment.model_copy(update={"crop": 1.0})}
+    network = last.model_copy(update=whole)
     main(network, settings.machine, arguments.steps, settings.pack.size, arguments.rounds)
