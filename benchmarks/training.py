@@ -4,8 +4,8 @@ The full step is the training loop as the stage ``train`` calls it: loading from
 params.yaml, augmentation, the optimizer step and the EMA. The bare step is forward, loss, backward and optimizer of the
 same network on one batch in device memory. They alternate, an epoch of steps each.
 
-The network is the last one of params.yaml with a pooled head, on whole images of 128 px. The images are noise, on which the time does not depend.
-``benchmarks.gpu`` measures on a GPU.
+The network is the last one of params.yaml with a pooled head, on whole images of 128 px. The images are noise, on which
+the time does not depend. ``benchmarks.gpu`` measures on a GPU.
 
 The last line is JSON: ``step_over_bare_cpu``, a ratio of times.
 """
