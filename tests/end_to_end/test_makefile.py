@@ -9,11 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FROM_AN_OUTER_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES")
+
+
+def would_run(*arguments: str, cwd: Path = ROOT, env: dict[str, str] | None = None) -> str:
+    """What make would run; the same whether or not the tests themselves were started by make."""
+    kept = {key: value for key, value in (env or dict(os.environ)).items() if key not in FROM_AN_OUTER_MAKE}
+    command = ["make", "-n", *arguments]
+    return subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize(("gpus", "side_by_side"), [("0", False), ("1", False), ("2", True), ("8", True)])
 def test_make_repro_trains_side_by_side_where_there_are_several_gpus(gpus: str, side_by_side: bool) -> None:
-    told = subprocess.run(["make", "-n", "repro", f"GPUS={gpus}"], capture_output=True, text=True, check=True).stdout
+    told = would_run("repro", f"GPUS={gpus}")
     assert ("-m pipeline train-parallel" in told) == side_by_side
     assert told.rstrip().endswith("-m pipeline summary")
     if side_by_side:
@@ -41,14 +49,7 @@ def test_what_pip_is_told_about_mirrors_is_passed_on(tmp_path: Path, settings: d
     for name in ("Makefile", "requirements.txt", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
     free = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_", "SSL_"))}
-    told = subprocess.run(
-        ["make", "-n", ".venv/run.stamp"],
-        cwd=tmp_path,
-        env=free | {"PIP_CONFIG_FILE": os.devnull} | settings,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    told = would_run(".venv/run.stamp", cwd=tmp_path, env=free | {"PIP_CONFIG_FILE": os.devnull} | settings)
     [command] = [line for line in told.splitlines() if "uv pip install" in line]
     assert expected in command
     assert expected or command.startswith(".venv/bin/uv pip install")
