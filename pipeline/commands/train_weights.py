@@ -18,7 +18,7 @@ import torch
 
 from pipeline.core import code_digest, params, paths, processors
 from pipeline.core.errors import InputError
-from pipeline.core.labels import target_matrix
+from pipeline.core.labels import CHANNELS, target_matrix
 from pipeline.core.locks import locked
 from pipeline.core.progress import say
 from pipeline.data.loader import Batch
@@ -28,7 +28,7 @@ from pipeline.models.network import Network, compute_type
 from pipeline.models.provenance import Provenance
 from pipeline.simulation.competition import plan
 from pipeline.simulation.competition_archive import targets
-from pipeline.simulation.field_store import Shard, draw_fields, folder_of
+from pipeline.simulation.field_store import CELL, Shard, draw_fields, folder_of
 from pipeline.training import history
 from pipeline.training.dense import fit_fields
 from pipeline.training.history import Epoch, EpochScores
@@ -122,6 +122,12 @@ def check(profile: params.WeightsProfile, path: Path) -> None:
     }
     if wrong := [requirement for requirement, holds in requirements.items() if not holds]:
         raise InputError(f"{path}: " + "; ".join(wrong))
+    with torch.device("meta"):
+        finest = Network(model).levels(torch.zeros(2, len(CHANNELS), side, side, dtype=torch.uint8))[0]
+    if finest.shape[-1] * CELL != side:
+        raise InputError(
+            f"{path}: model.backbone is {model.backbone}: labels by position need a stage of stride {CELL}"
+        )
 
 
 def states_folder(profile: Path) -> Path:

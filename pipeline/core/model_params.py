@@ -77,13 +77,15 @@ class ImageModel(Section):
 class BackboneModel(ImageModel):
     """Keys of the kinds with a neural network."""
 
-    backbone: str = Field(description="Name of a timm ResNet.")
+    backbone: str = Field(description="Name of a timm model with feature maps, convolutional or a transformer.")
     widths: tuple[Count, Count, Count, Count] | None = Field(
-        description="Feature maps in the backbone's four stages; null keeps the backbone's default."
+        description="Feature maps in the four stages of a ResNet; null keeps the backbone's default."
     )
     attention: Attention = Field(
-        description="Attention blocks: channel (SE), spatial, cbam, nonlocal, or self (local self-attention). Those a "
-        "backbone brings (seresnet50: SE) stay with none, nonlocal and self; channel, spatial and cbam replace them."
+        description="Attention blocks: channel (SE), spatial, cbam, nonlocal, or self (local self-attention). In a "
+        "ResNet, they are in its blocks: channel, spatial and cbam replace those it brings (seresnet50: SE), which "
+        "stay with none, nonlocal and self. In other convolutional networks, they follow each stage (nonlocal: two), "
+        "and self does not exist. Transformers have none."
     )
     gate_init: Literal["identity", "paper"] = Field(
         description="Initial value of attention gates: identity is exactly 1, paper (as published) is about 0.5."

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from captum.attr import LayerGradientXActivation, Occlusion
+from captum.attr import Occlusion
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,7 +60,8 @@ def _of_network(network: Network, images: Tensor, labels: Tensor) -> dict[str, T
     with _gates(network) as gates, torch.no_grad():
         levels = network.levels(images)
     maps = {"gradient": _gradient(network, images, labels)}
-    maps |= {f"gate_{stage}": gate[:, 0] for stage, gate in sorted(gates.items())}
+    by_stage = enumerate((gates[side] for side in sorted(gates, reverse=True)), start=1)
+    maps |= {f"gate_{stage}": gate[:, 0] for stage, gate in by_stage}
     if network.queries is not None:
         with torch.no_grad():
             maps["query"] = network.queries.maps(levels)[torch.arange(len(labels)), labels]
@@ -84,25 +85,34 @@ def _occlusion(model: FeatureForest, images: Tensor, labels: Tensor) -> Tensor:
 
 def _gradient(network: Network, images: Tensor, labels: Tensor) -> Tensor:
     """(B, h, w), non-negative, at the size of the stage or level."""
-    layer = network.backbone.layer3 if network.pyramid is None else network.pyramid.smooth[0]
-    found: Tensor = LayerGradientXActivation(network, layer).attribute(images, target=labels)  # B, C, h, w
-    return found.sum(dim=1).relu().detach()
+    with torch.enable_grad():
+        maps = network.feature_maps(images)
+        if network.kernel is None:
+            levels = network.head_levels(maps)
+            logits = network.logits_of_levels(levels)
+        else:
+            levels, logits = [], network.logits(maps)
+        score = logits[torch.arange(len(labels)), labels].sum()
+        # In a transformer, the last stage alone is a feature map that the logits are computed from.
+        for found in levels[:1] if network.pyramid is not None else maps[-2:]:
+            (gradient,) = torch.autograd.grad(score, found, retain_graph=True, allow_unused=True)
+            if gradient is not None:
+                break
+    assert gradient is not None  # for the type checker: the last one is used
+    return (found * gradient).sum(dim=1).relu().detach()
 
 
 @contextmanager
 def _gates(network: Network) -> Iterator[dict[int, Tensor]]:
-    """Collect the last spatial gate of each stage, (B, 1, h, w), from the forward passes in the block."""
+    """Collect the last spatial gate of each stage, (B, 1, h, w), by its side, from the forward passes in the block."""
     found: dict[int, Tensor] = {}
-    hooks = []
-    for number in range(1, 5):
-        stage: nn.Module = network.backbone.get_submodule(f"layer{number}")
-        for gate in (module for module in stage.modules() if isinstance(module, SpatialGate)):
 
-            def keep(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor, number: int = number) -> None:
-                assert isinstance(module, SpatialGate)  # for the type checker
-                found[number] = output.detach() / module.scale
+    def keep(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(module, SpatialGate)  # for the type checker
+        found[output.shape[-1]] = output.detach() / module.scale
 
-            hooks.append(gate.register_forward_hook(keep))
+    gates = (module for module in network.backbone.modules() if isinstance(module, SpatialGate))
+    hooks = [gate.register_forward_hook(keep) for gate in gates]
     try:
         yield found
     finally:

@@ -1,8 +1,9 @@
-"""Visual attention for any timm ResNet: channel, spatial, CBAM, non-local and local self-attention.
+"""Visual attention: channel, spatial, CBAM, non-local and local self-attention.
 
-Gates (channel, spatial, CBAM) are part of every residual block, after its last norm and before the residual sum.
-Non-local blocks are inserted between residual blocks, and self-attention replaces 3x3 convolutions; both are inserted
-by ``insert_attention`` into a network created by timm.
+In a ResNet of timm, gates (channel, spatial, CBAM) are part of every residual block, after its last norm and before
+the residual sum. Non-local blocks are inserted between residual blocks, and self-attention replaces 3x3 convolutions;
+both are inserted by ``insert_attention``. In other convolutional networks, gates and non-local blocks follow a stage
+(``AttendAfter``).
 
 Gates have two initialisations. With ``paper``, the published one, gates start near 0.5, which damps each residual
 branch, also of pretrained networks. With ``identity``, gates start at exactly 1: they are twice the sigmoid of a last
@@ -228,6 +229,27 @@ def insert_attention(network: nn.Module, attention: str) -> None:
         for name in ("layer1", "layer2", "layer3", "layer4"):
             for block in network.get_submodule(name).children():
                 _replace_convolutions(block)
+
+
+def stage_attention(attention: str, init: str, channels: int) -> nn.Module:
+    """The attention, channel, spatial, cbam or nonlocal, that follows a stage with a number of output channels."""
+    gate = gate_layer(attention, init)
+    return NonLocal(channels) if gate is None else gate(channels)
+
+
+class AttendAfter:
+    """A forward hook that applies attention to all outputs of a module, which keeps its own weights and their names.
+
+    An object and not a function, so that a copy of the network gets a hook with the copy of the attention.
+    """
+
+    def __init__(self, attention: nn.Module) -> None:
+        self.attention = attention
+
+    def __call__(self, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """The output of the module, (B, C, H, W), to the same shape."""
+        found: Tensor = self.attention(output)
+        return found
 
 
 def _padded(x: Tensor) -> Tensor:

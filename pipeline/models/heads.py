@@ -1,4 +1,4 @@
-"""Heads from feature maps to 28 logits: attention with label queries, and kernel ridge regression in closed form."""
+"""Heads from feature maps to 28 logits: pooling, attention with label queries, and kernel ridge regression."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -25,6 +25,31 @@ POOLINGS = 3
 """Pooled features per channel: mean, standard deviation and maximum."""
 EMPTY = 1e-12
 """Lower limit of variances, which keeps the gradient of their square root finite."""
+
+
+class PooledHead(nn.Module):
+    """Average and maximum over positions, concatenated, then dropout and one linear layer, in float32.
+
+    A location may be one bright spot in the image, which the average loses; therefore the maximum as well.
+    """
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        """Initialise random weights, for a feature map with a number of channels."""
+        super().__init__()
+        self.dropout = Dropout(dropout)
+        self.linear = nn.Linear(2 * channels, len(LABELS))
+
+    @property
+    def bias(self) -> nn.Parameter:
+        """Of the logits, (28,)."""
+        return self.linear.bias
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Feature maps (B, C_i, H_i, W_i), of which the last one is used, to logits (B, 28)."""
+        pooled = torch.cat([levels[-1].mean((2, 3)), levels[-1].amax((2, 3))], dim=1)
+        with torch.autocast(pooled.device.type, enabled=False):  # see LabelQueries
+            logits: Tensor = self.linear(self.dropout(pooled.float()))
+        return logits
 
 
 class Pyramid(nn.Module):

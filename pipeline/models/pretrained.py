@@ -12,8 +12,8 @@ from torch import Tensor
 from pipeline.core import params
 from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS
-from pipeline.models import checkpoint
-from pipeline.models.network import Network, hub_weights
+from pipeline.models import backbones, checkpoint
+from pipeline.models.network import Network
 from pipeline.models.provenance import Provenance
 
 Weights = dict[str, Tensor]
@@ -21,7 +21,7 @@ Weights = dict[str, Tensor]
 RGB = ("red", "green", "blue")
 """Order of the input channels of a network for photographs."""
 BACKBONE = "backbone."
-HEAD = (f"{BACKBONE}fc.", "pyramid.", "queries.", "kernel.")
+HEAD = ("pooled.", "pyramid.", "queries.", "kernel.")
 STATISTICS = "normalise."
 """Prefix of the input statistics. They are never loaded, because they depend on the new training images."""
 COUNTER = ".num_batches_tracked"
@@ -38,10 +38,10 @@ NAMED = 5
 def start_from_weights(network: Network, model: params.BackboneModel) -> Provenance:
     """Load the weights given by ``model.pretrained`` into a new network; ``false`` keeps its random weights.
 
-    The file must contain all weights of the backbone, and no others except those of a head. Weights of attention and
-    head are loaded from files of this project if name and shape match, because the labels are the same; otherwise they
-    keep their initial values. In a frozen network, this is allowed only for attention that starts as the identity. A
-    stem with three input channels is converted to four.
+    The file must contain all weights of the backbone, and no others except those of the rest of timm's network. Weights
+    of attention and head are loaded from files of this project if name and shape match, because the labels are the
+    same; otherwise they keep their initial values. In a frozen network, this is allowed only for attention that starts
+    as the identity. A stem with three input channels is converted to four.
 
     Returns:
         The samples that the weights have seen, as far as their file records them. Weights of other programs count as
@@ -54,20 +54,23 @@ def start_from_weights(network: Network, model: params.BackboneModel) -> Provena
         return Provenance()
     origin = f"timm's {model.backbone}" if model.pretrained is True else model.pretrained
     found, description = (
-        (hub_weights(model.backbone), {}) if model.pretrained is True else _read(Path(origin).expanduser())
+        (backbones.hub_weights(model.backbone), {}) if model.pretrained is True else _read(Path(origin).expanduser())
     )
     provenance = Provenance()
     if description:
         _check_description(description, model, origin)
         provenance = Provenance.from_json(description.get("seen"), origin)
     else:
+        photographs = backbones.for_photographs(model)
+        found = backbones.as_timm_has_it(found, photographs)
         found = {BACKBONE + name: weight for name, weight in found.items()}
     stem = f"{BACKBONE}{network.stem}.weight"
     if stem in found and found[stem].ndim == 4 and found[stem].shape[1] == len(RGB):
         found[stem] = four_channels(found[stem], model.yellow)
     own = network.state_dict()
     if not description:
-        _check_weights(found, own, _backbone_names(model), origin)
+        unused = {BACKBONE + name for name in photographs.state_dict()}
+        _check_weights(found, own, _backbone_names(model), unused, origin)
     fits = {name for name, weight in found.items() if name in own and weight.shape == own[name].shape}
     if isinstance(model, params.FrozenModel):
         _check_frozen_is_complete(own, fits, model, origin)
@@ -147,9 +150,11 @@ def _check_description(description: dict[str, Any], model: params.BackboneModel,
             raise InputError(f"{origin} was trained with {key}: {trained.get(key)}, but params.yaml has {wanted[key]}")
 
 
-def _check_weights(found: Weights, own: Weights, expected: Collection[str], origin: str) -> None:
+def _check_weights(
+    found: Weights, own: Weights, expected: Collection[str], unused: Collection[str], origin: str
+) -> None:
     missing = [name for name in expected if name not in found and not name.endswith(COUNTER)]
-    unexpected = [name for name in found if name not in expected and not name.startswith(HEAD)]
+    unexpected = [name for name in found if name not in expected and name not in unused]
     shapes = {name: (tuple(found[name].shape), tuple(own[name].shape)) for name in found if name in own}
     wrong_shape = [
         f"{name} {has} instead of {wanted}"

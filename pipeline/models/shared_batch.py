@@ -45,18 +45,18 @@ class Dropout(SampleRandom):
         return x * ((self.uniform(x, *x.shape[1:]) >= self.rate) / (1 - self.rate))
 
 
-class SharedBatchNorm(nn.BatchNorm2d):
+class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm with the statistics of all processes' samples, on a CPU: torch's ``SyncBatchNorm`` needs a GPU.
 
     Every process must have the same number of samples.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """(B, C, ...) to the same shape."""
         if not self.training:
             return super().forward(x)
-        own = x.double()
-        mean, square = _Mean.apply(torch.stack([own.mean((0, 2, 3)), own.square().mean((0, 2, 3))]))
+        own, others = x.double(), [dim for dim in range(x.ndim) if dim != 1]
+        mean, square = _Mean.apply(torch.stack([own.mean(others), own.square().mean(others)]))
         var = (square - mean.square()).clamp_min(0)
         assert self.running_mean is not None  # for the type checker: statistics are tracked
         assert self.running_var is not None
@@ -68,7 +68,23 @@ class SharedBatchNorm(nn.BatchNorm2d):
             self.num_batches_tracked += 1
         scale = (var + self.eps).rsqrt() * self.weight
         shift = self.bias - mean * scale
-        return torch.addcmul(shift.float()[:, None, None], x.float(), scale.float()[:, None, None]).to(x.dtype)
+        shape = (-1, *[1] * (x.ndim - 2))
+        return torch.addcmul(shift.float().view(shape), x.float(), scale.float().view(shape)).to(x.dtype)
+
+    def _check_input_dim(self, _input: Tensor) -> None:
+        """Any number of positions."""
+
+
+class SharedBatchNormAct(SharedBatchNorm):
+    """``SharedBatchNorm`` followed by an activation, in place of timm's module of both."""
+
+    act: nn.Module
+    drop: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) to the same shape."""
+        found: Tensor = self.act(self.drop(super().forward(x)))
+        return found
 
 
 class _Mean(Function):

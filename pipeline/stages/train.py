@@ -22,7 +22,7 @@ from pipeline.core.progress import say
 from pipeline.data.augment import Augmentation
 from pipeline.data.fold_table import read_folds
 from pipeline.data.loader import Samples
-from pipeline.models import checkpoint
+from pipeline.models import backbones, checkpoint
 from pipeline.models.losses import binary_cross_entropy, objective
 from pipeline.models.network import Network, compute_type
 from pipeline.models.pretrained import start_from_weights
@@ -51,6 +51,8 @@ def main() -> None:
         return
     if isinstance(recipe, params.NetworkModel) and recipe.compile:
         hardware.check_compiler()
+    if not isinstance(recipe, params.ClassicalModel):
+        backbones.check_sizes(recipe, (round(recipe.augment.crop * recipe.size), recipe.size))
     folds = read_folds()
     images = {source: open_images(source) for source in folds["source"].unique()}
     rest, held_out = folds[folds["fold"] != fold], folds[folds["fold"] == fold]

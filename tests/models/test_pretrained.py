@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pipeline.core import params
 from pipeline.core.errors import InputError
-from pipeline.models import checkpoint, network
+from pipeline.models import backbones, checkpoint
 from pipeline.models.network import Network
 from pipeline.models.pretrained import four_channels, start_from_weights
 from pipeline.models.provenance import Provenance
@@ -66,7 +66,7 @@ def test_without_yellow_it_is_the_network_for_photographs(tmp_path: Path) -> Non
     ours = started(changed(pretrained=path, yellow="zero", attention="none"))
     x = noise(2, 4, 64, 64)  # green, blue, red, yellow
     expected = theirs.forward_features(x[:, [2, 0, 1]])  # type: ignore[operator]  # timm's method
-    torch.testing.assert_close(ours.backbone.forward_features(x), expected)
+    torch.testing.assert_close(ours.stages.maps(ours.backbone, x)[-1], expected)
 
 
 @pytest.mark.parametrize(("yellow", "weights"), [("mean", (0.5, 0.5)), ("red", (1.0, 0.0)), ("zero", (0.0, 0.0))])
@@ -99,7 +99,7 @@ def test_what_photographs_do_not_bring_is_exactly_attention_and_head(tmp_path: P
     fresh = Network(TINY).state_dict()
     kept = same(started(changed(pretrained=path)).state_dict(), fresh)
     weights = {name for name, value in fresh.items() if value.unique().numel() > 1}  # norms start alike everywhere
-    assert kept & weights == {name for name in weights if ".se." in name or ".fc." in name}
+    assert kept & weights == {name for name in weights if ".se." in name or name.startswith("pooled.")}
 
 
 def test_torchvision_s_older_files_fit(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_torchvision_s_older_files_fit(tmp_path: Path) -> None:
     ours = started(model)
     x = noise(1, 4, 64, 64)
     theirs.fc = nn.Identity()
-    pooled = ours.backbone.forward_features(x).mean((2, 3))
+    pooled = ours.stages.maps(ours.backbone, x)[-1].mean((2, 3))
     torch.testing.assert_close(pooled, theirs(x[:, [2, 0, 1]]), rtol=1e-4, atol=1e-5)
 
 
@@ -134,7 +134,7 @@ def test_attention_and_head_of_another_kind_stay_fresh(tmp_path: Path, update: d
     torch.manual_seed(0)
     fresh = Network(TINY).state_dict()
     ours = started(changed(pretrained=str(path))).state_dict()
-    part = ".se." if "attention" in update else ".fc."
+    part = ".se." if "attention" in update else "pooled."
     names = {name for name in fresh if part in name}
     assert names
     assert names <= same(ours, fresh)
@@ -323,8 +323,8 @@ def test_only_what_does_not_answer_is_offline(monkeypatch: pytest.MonkeyPatch, e
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(network, "urlopen", fail)
-    with network._offline_unless_reachable():
+    monkeypatch.setattr(backbones, "urlopen", fail)
+    with backbones._offline_unless_reachable():
         assert constants.is_offline_mode() == offline
     assert not constants.is_offline_mode()
 

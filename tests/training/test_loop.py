@@ -122,6 +122,16 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, damaged: b
     assert not states.job.exists()
 
 
+@pytest.mark.parametrize(("backbone", "attention"), [("test_efficientnet", "cbam"), ("test_vit", "none")])
+def test_other_backbones_learn_and_resume_too(tmp_path: Path, backbone: str, attention: str) -> None:
+    model = TINY.model_copy(update={"backbone": backbone, "attention": attention, "epochs": 3})
+    whole, states = run(model), SavedStates(tmp_path / "job", "run")
+    assert whole[0][-1].train_loss < whole[0][0].train_loss
+    with pytest.raises(KeyboardInterrupt):
+        run(model, states=states, stop_after=1)
+    np.testing.assert_array_equal(whole[1], run(model, states=states)[1])
+
+
 class SignalAtDraw:
     """An augmentation that changes nothing, and sends this process a signal when it has seen some images."""
 
