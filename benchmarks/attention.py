@@ -116,7 +116,7 @@ def table_rows(seconds: Seconds, device: str, px: int, batch: int) -> list[dict[
 
 def main(backbone: str, sizes: list[int], batch: int, rounds: int) -> dict[str, float]:
     """Measure, print and return the ratios at the first size."""
-    hardware.keep_freed_memory()  # the training loop does the same
+    hardware.prepare()  # the training loop does the same
     rows, figures = [], {}
     for px in sizes:
         for kind, bf16 in (("fp32", False), ("bf16", True)):

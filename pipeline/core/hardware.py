@@ -57,6 +57,16 @@ def keep_freed_memory() -> None:
         set_limit(limit, 2**30)
 
 
+def prepare() -> None:
+    """Settings of this process for long computations: cuDNN measures which of its kernels are fastest, glibc as above.
+
+    TF32 keeps torch's defaults: convolutions use it where they are in float32, and matrix products do not, so that the
+    heads, which compute in float32 for the sake of their precision, have it.
+    """
+    torch.backends.cudnn.benchmark = True
+    keep_freed_memory()
+
+
 @functools.cache
 def _check_kernels() -> None:
     capability = torch.cuda.get_device_capability()

@@ -110,8 +110,9 @@ class NetworkModel(BackboneModel):
     """A network that is trained by gradient descent."""
 
     kind: Literal["network"] = Field(description="Kind of model; each kind has its own keys.")
-    head: Literal["pooled", "label_queries"] = Field(
-        description="pooled: average and max pooling, linear layer. label_queries: one attention query per label."
+    head: Literal["pooled", "label_queries", "hard_label_queries"] = Field(
+        description="pooled: average and max pooling, linear layer. label_queries: one attention query per label. "
+        "hard_label_queries: in training, each query sees single positions, drawn by its attention."
     )
     pyramid: Count | None = Field(
         description="label_queries: channels of a feature pyramid of the last three stages, in which queries find fine "

@@ -20,7 +20,7 @@ MAP_SIZE = 96
 WINDOWS = 8
 """Windows per side that occlusion blackens one at a time."""
 
-LABEL_MAPS = ("query", "gradient", "occlusion")
+LABEL_MAPS = ("query", "gradient", "cam", "occlusion")
 """Kinds of map that are specific to a label, best first; every model has at least one of them."""
 
 
@@ -31,6 +31,9 @@ def label_maps(model: AnyModel, images: Tensor, labels: Tensor, size: int) -> di
       channels (Draelos and Carin, "Use HiResCAM instead of Grad-CAM", arXiv 2011.08891), in the finest level of the
       pyramid (H / 8), or without a pyramid in the stage before the last (H / 16), because the last one is too coarse
       for an organelle.
+    - ``cam`` (``head`` pooled): the contributions of the last stage's positions to the logit, which they add up to with
+      the bias (class activation maps: Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR
+      2016), with the maximum of each channel as a contribution of its position. Negative ones are set to 0.
     - ``gate_1`` to ``gate_4`` (``attention`` spatial or cbam): CBAM's spatial gate in the last block of each stage, the
       same for every label.
     - ``query`` (``head`` label_queries): the attention of the label's query, with a pyramid at its finest level.
@@ -62,6 +65,8 @@ def _of_network(network: Network, images: Tensor, labels: Tensor) -> dict[str, T
     maps = {"gradient": _gradient(network, images, labels)}
     by_stage = enumerate((gates[side] for side in sorted(gates, reverse=True)), start=1)
     maps |= {f"gate_{stage}": gate[:, 0] for stage, gate in by_stage}
+    if network.pooled is not None:
+        maps["cam"] = network.pooled.contributions(levels, labels).relu()
     if network.queries is not None:
         with torch.no_grad():
             maps["query"] = network.queries.maps(levels)[torch.arange(len(labels)), labels]

@@ -44,7 +44,7 @@ def probabilities(
         views: keys of ``VIEWS``. Hand-crafted features do not depend on the view, so only the first is used for them.
         precision: of the forward pass, as in the model's section.
     """
-    hardware.keep_freed_memory()
+    hardware.prepare()
     device = hardware.device()
     views = views[:1] if isinstance(model, FeatureForest) else views
     parts = [torch.zeros(0, len(LABELS))]  # a source may have no test samples

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pipeline.core.errors import InputError
 from pipeline.core.labels import LABELS
-from pipeline.models.shared_batch import Dropout
+from pipeline.models.shared_batch import Dropout, SampleRandom
 
 HEADS = 4
 """Attention heads of the label queries."""
@@ -50,6 +50,24 @@ class PooledHead(nn.Module):
         with torch.autocast(pooled.device.type, enabled=False):  # see LabelQueries
             logits: Tensor = self.linear(self.dropout(pooled.float()))
         return logits
+
+    @torch.no_grad()
+    def contributions(self, levels: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """What each position contributes to the logit of a label, which is their sum and the bias.
+
+        Args:
+            levels: as in ``forward``.
+            labels: (B,), one for each image.
+
+        Returns:
+            (B, H, W).
+        """
+        x = levels[-1].float()
+        of_mean, of_highest = self.linear.weight[labels].chunk(2, dim=1)  # B, C each
+        flat = x.flatten(2)
+        highest, where = flat.max(dim=2)
+        found = torch.einsum("bc,bcp->bp", of_mean, flat) / flat.shape[2]
+        return found.scatter_add(1, where, of_highest * highest).view(len(x), *x.shape[2:])
 
 
 class Pyramid(nn.Module):
@@ -92,17 +110,23 @@ class LabelQueries(nn.Module):
 
     Positions are not encoded: a field of view has no preferred place or orientation.
 
-    Source: Liu et al., "Query2Label", arXiv 2107.10834 (labels as queries), without its self-attention between labels,
-    its feed-forward layers and its position encoding.
+    With hard attention, each head of a query sees a single position in training, drawn with the probability of its
+    attention; the gradient is that of soft attention (straight-through). Predictions use the expectation over the
+    draws, which is soft attention.
+
+    Sources: Liu et al., "Query2Label", arXiv 2107.10834 (labels as queries), without its self-attention between
+    labels, its feed-forward layers and its position encoding; Xu et al., "Show, Attend and Tell", ICML 2015 (hard
+    attention), with the estimator of Bengio et al., arXiv 1308.3432, in place of its score function.
     """
 
-    def __init__(self, channels: int, levels: int, dropout: float) -> None:
+    def __init__(self, channels: int, levels: int, dropout: float, *, hard: bool = False) -> None:
         """Initialise random weights.
 
         Args:
             channels: number of channels of the feature maps, a multiple of 4.
             levels: number of feature maps.
             dropout: dropout rate of the attended features.
+            hard: hard attention in training.
 
         Raises:
             InputError: the channels cannot be divided among the heads.
@@ -116,6 +140,8 @@ class LabelQueries(nn.Module):
         self.level = nn.Parameter(torch.zeros(levels, channels))
         self.queries = nn.Parameter(torch.randn(len(LABELS), channels) * channels**-0.5)
         self.attend = nn.MultiheadAttention(channels, HEADS, batch_first=True)
+        self.hard = hard
+        self.draw = SampleRandom()
         self.dropout = Dropout(dropout)
         self.weight = nn.Parameter(torch.randn(len(LABELS), channels) * channels**-0.5)
         self.bias = nn.Parameter(torch.zeros(len(LABELS)))
@@ -123,7 +149,10 @@ class LabelQueries(nn.Module):
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Feature maps (B, C, H_i, W_i) to logits (B, 28)."""
         with torch.autocast(levels[0].device.type, enabled=False):
-            found, _ = self._attend(levels, need_weights=False)  # B, 28, C
+            if self.hard and self.training:
+                found = self._attend_to_draws(levels)
+            else:
+                found, _ = self._attend(levels, need_weights=False)  # B, 28, C
             logits: Tensor = (self.dropout(found) * self.weight).sum(dim=-1) + self.bias
         return logits
 
@@ -163,6 +192,22 @@ class LabelQueries(nn.Module):
         queries = self.queries.expand(len(every), -1, -1)  # B, 28, C
         found: tuple[Tensor, Tensor | None] = self.attend(queries, every, every, need_weights=need_weights)
         return found
+
+    def _attend_to_draws(self, levels: Sequence[Tensor]) -> Tensor:
+        """What each query finds, (B, 28, C), if each of its heads sees one position."""
+        every = torch.cat([self._places(level, number) for number, level in enumerate(levels)], dim=1)
+        weights, biases = self.attend.in_proj_weight.chunk(3), self.attend.in_proj_bias.chunk(3)
+        queries = F.linear(self.queries, weights[0], biases[0]).view(len(LABELS), HEADS, -1)
+        keys, values = (  # B, positions, heads, C / heads
+            F.linear(every, weights[part], biases[part]).view(*every.shape[:2], HEADS, -1) for part in (1, 2)
+        )
+        logits = torch.einsum("lhc,bphc->bhlp", queries, keys) * queries.shape[-1] ** -0.5
+        soft = logits.softmax(dim=-1)
+        # The maximum of logits with Gumbel noise is a draw from their softmax.
+        noise = -(-self.draw.uniform(logits, *logits.shape[1:]).log()).log()
+        drawn = F.one_hot((logits.detach() + noise).argmax(dim=-1), logits.shape[-1]).to(soft.dtype)
+        found = torch.einsum("bhlp,bphc->blhc", drawn + soft - soft.detach(), values).flatten(2)
+        return F.linear(found, self.attend.out_proj.weight, self.attend.out_proj.bias)
 
     def _places(self, level: Tensor, number: int) -> Tensor:
         """A feature map (B, C, H, W) as keys and values, (B, H W, C)."""

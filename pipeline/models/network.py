@@ -76,7 +76,8 @@ class Network(nn.Module):
             if model.pyramid:
                 self.pyramid = Pyramid(widths, model.pyramid)
             levels, channels = (len(widths), model.pyramid) if model.pyramid else (1, widths[-1])
-            self.queries = LabelQueries(channels, levels, model.dropout)
+            hard = model.head == "hard_label_queries"
+            self.queries = LabelQueries(channels, levels, model.dropout, hard=hard)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 4, H, W) uint8 to logits (B, 28)."""

@@ -60,7 +60,7 @@ def fit_closed_form(
             f"params.yaml: a frozen model fits samples x copies = {len(training)} x {copies}, at most {LARGEST}: "
             "lower copies, or train a model of kind network, which has no such limit"
         )
-    hardware.keep_freed_memory()
+    hardware.prepare()
     model.to(hardware.device()).to(memory_format=torch.channels_last).eval()
     workers = processors.loaders(machine.workers)
     draws = Draws(np.ones(len(training)), FEATURE_BATCH)

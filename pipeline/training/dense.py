@@ -1,11 +1,9 @@
 """Training on simulated fields whose labels are known at every position: the loop behind the weights that ship."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from itertools import islice
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from torch import Tensor
 
 from pipeline.core import hardware, params, processors
@@ -15,8 +13,7 @@ from pipeline.data.loader import Batch
 from pipeline.inference.probabilities import probabilities
 from pipeline.models.network import Network, autocast
 from pipeline.training import windows
-from pipeline.training.history import Epoch, ThroughputMeter
-from pipeline.training.loop import OnEpoch, TrainingRun, resume
+from pipeline.training.loop import OnEpoch, TrainingRun, resume, train_epoch
 from pipeline.training.saved_states import SavedStates
 from pipeline.training.step import Learner
 
@@ -95,26 +92,19 @@ def fit_fields(
     """
     if recipe.accumulate > 1 or (dense_weight and (network.queries is None or network.pyramid is None)):
         raise InputError("model: labels by position need head label_queries, a pyramid, and accumulate 1")
-    hardware.keep_freed_memory()
+    hardware.prepare()
     steps, size = training.steps_per_epoch, recipe.batch_size
     run = TrainingRun(DenseLearner(network, prior, recipe, steps, dense_weight), states, machine.save_minutes)
     resume(run, on_epoch)
     first = run.epoch * steps + run.step
     workers = processors.loaders(machine.workers)
     progress = count("training", total=len(training) * size, unit="windows", done=first * size)
+
+    def predict() -> npt.NDArray[np.float32]:
+        averaged = run.learner.ema.network
+        return probabilities(averaged, run.interruptible(held_out), precision=recipe.precision)
+
     with when_asked_to_stop(run.stop), windows.open_batches(training, first, workers) as batches, progress as bar:
-        for epoch in range(run.epoch, recipe.epochs):
-            meter = ThroughputMeter()
-            for batch in islice(meter.measured(batches), steps - run.step):
-                run.record_step(run.learner.train_step([batch], epoch * steps + run.step))
-                bar.update(size)
-            run.check_losses()
-            cost = meter.read()
-            if (epoch + 1) % recipe.evaluate_every == 0 or epoch + 1 == recipe.epochs:
-                averaged = run.learner.ema.network
-                predicted = probabilities(averaged, run.interruptible(held_out), precision=recipe.precision)
-                rate = run.learner.learning_rate(epoch * steps + run.step - 1)
-                ended = Epoch(**asdict(cost), epoch=epoch, learning_rate=rate, train_loss=float(np.mean(run.losses)))
-                run.record_epoch(asdict(ended), torch.from_numpy(predicted), on_epoch(ended, predicted))
-            run.end_epoch()
+        while run.epoch < recipe.epochs:
+            train_epoch(run, batches, predict, on_epoch, bar.update)
     return run.final_network()

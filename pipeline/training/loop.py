@@ -61,11 +61,8 @@ def fit(
             batches evenly; another process was lost (on GPUs all are killed within seconds, without a message).
         Stopped: Ctrl-C or SIGTERM, after the current step and its save.
     """
-    if recipe.batch_size % world.size:
-        raise InputError(f"a batch_size of {recipe.batch_size} cannot be split evenly over {world.size} processes")
-    if world.size > 1 and len(training) < recipe.batch_size:
-        raise InputError(f"{len(training)} samples are fewer than a batch of {recipe.batch_size}: use one process")
-    hardware.keep_freed_memory()
+    _check_shares(recipe.batch_size, len(training), world.size)
+    hardware.prepare()
     workers, share = processors.loaders(machine.workers, world.size), (world.rank, world.size)
     batches, draws = training_batches(training, recipe.batch_size, workers, recipe.repeat, share)
     held_out_batches = ordered_batches(held_out, machine.predict_batch, workers, share)
@@ -84,21 +81,9 @@ def fit(
         closing_workers(batches, held_out_batches),
         progress as bar,
     ):
-        for epoch in range(run.epoch, recipe.epochs):
-            draws.epoch, draws.begin = epoch, run.step * recipe.accumulate
-            meter = ThroughputMeter(world.size)
-            for group in islice(accumulated(meter.measured(batches), recipe.accumulate), steps - run.step):
-                run.record_step(learner.train_step(group, epoch * steps + run.step))
-                bar.update(images)
-            run.check_losses()
-            cost = meter.read()
-            if (epoch + 1) % recipe.evaluate_every == 0 or epoch + 1 == recipe.epochs:
-                predicted = _predict(run, held_out_batches)
-                rate = learner.learning_rate(epoch * steps + run.step - 1)
-                ended = Epoch(**asdict(cost), epoch=epoch, learning_rate=rate, train_loss=float(np.mean(run.losses)))
-                if world.is_main:
-                    run.record_epoch(asdict(ended), torch.from_numpy(predicted), on_epoch(ended, predicted))
-            run.end_epoch()
+        while run.epoch < recipe.epochs:
+            draws.epoch, draws.begin = run.epoch, run.step * recipe.accumulate
+            train_epoch(run, batches, lambda: _predict(run, held_out_batches), on_epoch, bar.update)
     return run.final_network()
 
 
@@ -237,6 +222,43 @@ class TrainingRun:
             raise Stopped(self._stop)
 
 
+def train_epoch(
+    run: TrainingRun,
+    batches: Iterable[Batch],
+    predict: Callable[[], npt.NDArray[np.float32]],
+    on_epoch: OnEpoch,
+    update: Callable[[int], object],
+) -> None:
+    """Train the rest of the current epoch, and evaluate the averaged network if that is due.
+
+    Args:
+        run: the progress so far; its next epoch begins.
+        batches: the rest of the epoch's, or more.
+        predict: returns the averaged network's held-out probabilities (N, 28).
+        on_epoch: as in ``fit``.
+        update: called with the number of images of each step.
+
+    Raises:
+        InputError: a loss is no longer finite.
+        Stopped: a signal came, and the run is saved.
+    """
+    learner, recipe, epoch = run.learner, run.learner.recipe, run.epoch
+    first, meter = epoch * learner.steps_per_epoch, ThroughputMeter(learner.world.size)
+    groups = accumulated(meter.measured(batches), recipe.accumulate)
+    for group in islice(groups, learner.steps_per_epoch - run.step):
+        run.record_step(learner.train_step(group, first + run.step))
+        update(recipe.batch_size * recipe.accumulate)
+    run.check_losses()
+    cost = meter.read()
+    if (epoch + 1) % recipe.evaluate_every == 0 or epoch + 1 == recipe.epochs:
+        predicted = predict()
+        rate = learner.learning_rate(first + run.step - 1)
+        ended = Epoch(**asdict(cost), epoch=epoch, learning_rate=rate, train_loss=float(np.mean(run.losses)))
+        if learner.world.is_main:
+            run.record_epoch(asdict(ended), torch.from_numpy(predicted), on_epoch(ended, predicted))
+    run.end_epoch()
+
+
 def accumulated(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
     """Lists of ``size`` batches for gradient accumulation; the last one may be shorter."""
     iterator = iter(batches)
@@ -251,6 +273,13 @@ def resume(run: TrainingRun, on_epoch: OnEpoch) -> None:
             on_epoch(Epoch(**figures), predicted.numpy())
         epochs = run.learner.recipe.epochs
         say(f"resuming after {run.epoch} of {epochs} epochs and {run.step} steps, saved in {run.states.folder}")
+
+
+def _check_shares(batch_size: int, samples: int, processes: int) -> None:
+    if batch_size % processes:
+        raise InputError(f"a batch_size of {batch_size} cannot be split evenly over {processes} processes")
+    if processes > 1 and samples < batch_size:
+        raise InputError(f"{samples} samples are fewer than a batch of {batch_size}: use one process")
 
 
 def _predict(run: TrainingRun, batches: Iterable[Batch]) -> npt.NDArray[np.float32]:

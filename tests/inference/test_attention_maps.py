@@ -54,8 +54,8 @@ def test_without_a_pyramid_the_gradient_is_taken_in_the_stage_before_the_last() 
 @pytest.mark.parametrize(
     ("model", "changes", "expected"),
     [
-        (TINY, {"attention": "none"}, {"gradient"}),
-        (TINY, {}, {"gradient", *GATES}),
+        (TINY, {"attention": "none"}, {"gradient", "cam"}),
+        (TINY, {}, {"gradient", "cam", *GATES}),
         (TINY, {"head": "label_queries"}, {"gradient", "query", *GATES}),
         (FROZEN, {}, {"gradient", *GATES}),
     ],
@@ -74,6 +74,24 @@ def test_every_kind_is_given_in_range_at_the_size_asked_for(
         assert not found.requires_grad
         assert found.min() >= 0
         assert found.max() <= 1
+
+
+def test_class_activation_maps_are_contributions_that_add_up_to_the_logit() -> None:
+    net, labels = network(), torch.tensor([3, 21])
+    assert net.pooled is not None
+    with torch.no_grad():
+        levels, logits = net.levels(images()), net(images())
+    found = net.pooled.contributions(levels, labels)
+    assert found.shape == (2, *levels[-1].shape[2:])
+    torch.testing.assert_close(found.sum((1, 2)) + net.pooled.bias[labels], logits[torch.arange(2), labels])
+    of_mean, of_highest = net.pooled.linear.weight[3].chunk(2)
+    x, expected = levels[-1][0], torch.zeros_like(found[0])
+    for row, column in np.ndindex(*expected.shape):
+        for channel, value in enumerate(x[:, row, column]):
+            expected[row, column] += of_mean[channel].detach() * value / expected.numel()
+            if value == x[channel].max() > 0:
+                expected[row, column] += of_highest[channel].detach() * value
+    torch.testing.assert_close(found[0], expected)
 
 
 def test_gates_are_those_that_the_network_used() -> None:

@@ -1,7 +1,10 @@
 """Label queries: the attention written out, maps that add up, logits by position. The pyramid by its definition."""
 
+import itertools
+
 import pytest
 import torch
+from torch.nn import functional as F
 
 from pipeline.core.errors import InputError
 from pipeline.models.heads import HEADS, LabelQueries, Pyramid
@@ -42,6 +45,55 @@ def test_maps_of_several_levels_add_up_to_one_at_the_finest() -> None:
     own, shared = torch.split(weights, [6 * 14, 3 * 7], dim=-1)
     spread = shared.reshape(2, 28, 3, 7).repeat_interleave(2, -1).repeat_interleave(2, -2) / 4
     torch.testing.assert_close(maps, own.reshape(2, 28, 6, 14) + spread)
+
+
+@pytest.fixture
+def soft_and_hard() -> tuple[LabelQueries, LabelQueries]:
+    """The same weights, sharp enough that the attention is uneven."""
+    torch.manual_seed(0)
+    soft, hard = (LabelQueries(8, levels=2, dropout=0.0, hard=hard) for hard in (False, True))
+    with torch.no_grad():
+        soft.queries.mul_(4)
+        soft.attend.in_proj_bias.normal_()
+    hard.load_state_dict(soft.state_dict())
+    return soft, hard
+
+
+def test_hard_attention_predicts_with_its_expectation(soft_and_hard: tuple[LabelQueries, LabelQueries]) -> None:
+    soft, hard = soft_and_hard
+    levels = [torch.randn(2, 8, 4, 4), torch.randn(2, 8, 2, 2)]
+    assert torch.equal(hard.eval()(levels), soft.eval()(levels))
+    torch.manual_seed(1)
+    many = hard.train()([level[:1].expand(20_000, -1, -1, -1) for level in levels])
+    assert many.std(dim=0).min() > 0.01  # it draws
+    sd = many.std(dim=0) / len(many) ** 0.5
+    assert ((many.mean(dim=0) - soft(levels)[0]).abs() < 5 * sd).all()
+
+
+def test_a_hard_query_sees_one_position_in_each_head(soft_and_hard: tuple[LabelQueries, LabelQueries]) -> None:
+    hard, x = soft_and_hard[1].train(), torch.randn(1, 8, 1, 2)  # two positions
+    value = hard.attend.in_proj_weight.chunk(3)[2], hard.attend.in_proj_bias.chunk(3)[2]
+    v = F.linear(hard._places(x, 0)[0], *value).view(2, HEADS, -1)  # positions, heads, channels
+    possible = []
+    for choice in itertools.product((0, 1), repeat=HEADS):
+        found = torch.cat([v[position, number] for number, position in enumerate(choice)])
+        found = F.linear(found, hard.attend.out_proj.weight, hard.attend.out_proj.bias)
+        possible.append((found * hard.weight).sum(-1) + hard.bias)
+    torch.manual_seed(2)
+    drawn = hard([x.expand(200, -1, -1, -1)])  # 200, 28
+    distance = (drawn[:, None] - torch.stack(possible)).abs()  # 200, 16, 28
+    assert distance.amin(dim=1).max() < 1e-5
+    assert len(distance.argmin(dim=1).unique()) > 4
+
+
+def test_the_gradient_of_hard_attention_is_that_of_soft(soft_and_hard: tuple[LabelQueries, LabelQueries]) -> None:
+    levels = [torch.randn(3, 8, 4, 4), torch.randn(3, 8, 2, 2)]
+    for head in soft_and_hard:
+        head.train()(levels).sum().backward()
+    soft, hard = (head.queries.grad for head in soft_and_hard)
+    assert soft is not None
+    assert hard is not None
+    torch.testing.assert_close(hard, soft)
 
 
 def test_logits_are_float32_under_autocast() -> None:

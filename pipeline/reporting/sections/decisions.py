@@ -36,7 +36,12 @@ CHOICES = (
 PAIRS = 10
 """Pairs of confused labels that are listed."""
 
-SHOWN = {"query": "attention of the label's query", "gradient": "gradient", "occlusion": "occlusion"}
+SHOWN = {
+    "query": "attention of the label's query",
+    "gradient": "gradient",
+    "cam": "class activation",
+    "occlusion": "occlusion",
+}
 """Kinds of map that are specific to a label, and their names."""
 
 
