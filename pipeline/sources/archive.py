@@ -4,7 +4,6 @@ Files are identified by their name without folders, because ids are unique. The 
 and whether ``train`` is a folder or a zip make no difference.
 """
 
-import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from pipeline.core import stray_files
 from pipeline.core.errors import InputError
 from pipeline.sources import zips
 
@@ -94,22 +94,9 @@ def open_archive(folder: Path) -> Iterator[Archive]:
 def _files(folder: Path, stack: ExitStack) -> Iterator[Member]:
     """All files in the folder and its subfolders; a zip yields the files in it."""
     has_preferred = (folder / PREFERRED).exists()
-    for path in _walk(folder):
+    for path in stray_files.walk(folder):
         name = PurePosixPath(path.relative_to(folder).as_posix())
         if not zips.is_zip(name):
             yield Loose(str(name), path)
         elif not has_preferred or str(name) == PREFERRED:
             yield from zips.members(path, name, stack)
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    seen: set[tuple[int, int]] = set()
-    # Symbolic links are followed, because a large archive or its unpacked folders may be on another disk.
-    for root, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(root)  # noqa: PTH116
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()  # a link to a parent folder would be followed forever
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(root, name) for name in sorted(names))

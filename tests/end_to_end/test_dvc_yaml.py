@@ -3,12 +3,14 @@
 import re
 import shutil
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
+
+from pipeline.core import stray_files
 
 FILES = (Path("dvc.yaml"), Path("data/sample/dvc.yaml"))
 LONGEST = 200
@@ -109,10 +111,33 @@ def test_git_ignores_sources_and_dvc_sees_the_stage_of_the_simulated_one(
         ("#cells.yaml#", False),
         (".~lock.cells.csv#", False),
         ("cells.safetensors~", False),
+        ("cells.safetensors:Zone.Identifier", False),
+        ("Icon\r", False),
+        ("Desktop.ini", False),
+        ("cells (Ana's conflicted copy 2024-05-01).safetensors", False),
+        ("cells.sync-conflict-20240501-101112-ABCDEFG.safetensors", False),
+        ("resnet34.pth.crdownload", False),
+        ("@eaDir/cells.safetensors/SYNOINDEX", False),
+        ("lost+found/#123", False),
+        ("#recycle/cells.safetensors", False),
+        ("$RECYCLE.BIN/$R1.safetensors", False),
+        (".snapshot/hourly.0/cells.safetensors", False),
+        (".history/cells_20240501.yaml", False),
+        ("Icons.safetensors", True),
+        ("part.safetensors", True),
         ("mine.safetensors", True),
         ("mine.pth", True),
     ],
 )
 def test_what_a_desktop_leaves_behind_makes_nothing_stale(name: str, seen: bool) -> None:
     with Repo() as repo:
-        assert repo.dvcignore.is_ignored_file(f"weights/{name}") != seen
+        ignored = repo.dvcignore.is_ignored_file(f"weights/{name}")
+    assert ignored != seen
+    assert stray_files.is_stray(PurePath("weights", name)) != seen
+
+
+def test_dvc_ignores_the_files_of_other_programs_that_reading_ignores() -> None:
+    lines = Path(".dvcignore").read_text().splitlines()
+    listed = [line.removeprefix("\\") for line in lines if not line.startswith("# ")]
+    patterns = [*stray_files.FOLDERS, *stray_files.FILES]
+    assert [line for line in listed if line in patterns] == patterns

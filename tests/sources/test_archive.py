@@ -1,5 +1,6 @@
 """Every layout gives the same files; what strangers may put into a zip does no harm."""
 
+import errno
 import os
 import stat
 import struct
@@ -82,6 +83,18 @@ def with_strays(source: Path) -> None:
     write_files(source, {"._competition.zip": b"x", ".ipynb_checkpoints/train.csv": b"x", ".DS_Store": b"x"})
 
 
+def with_a_recycle_bin(source: Path) -> None:
+    unpacked(source)
+    for folder in ("$RECYCLE.BIN/S-1-5-18", "#recycle", "@eaDir", "~snapshot/hourly.0", "lost+found", ".Trash-1000"):
+        write_files(source / folder, FILES)
+
+
+def zipped_with_a_recycle_bin(source: Path) -> None:
+    bins = ("__MACOSX", "atlas/@eaDir", "atlas/$RECYCLE.BIN", "atlas/.ipynb_checkpoints")
+    strays = {f"{folder}/{name}": b"x" for folder in bins for name in FILES}
+    write_zip(source / "competition.zip", strays | {f"atlas/{name}": data for name, data in FILES.items()})
+
+
 def beside_another_zip(source: Path) -> None:
     one_zip(source)
     write_zip(source / "old.zip", FILES)
@@ -98,6 +111,8 @@ LAYOUTS = [
     zip64,
     backslashes,
     with_strays,
+    with_a_recycle_bin,
+    zipped_with_a_recycle_bin,
     beside_another_zip,
 ]
 
@@ -288,6 +303,21 @@ def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
     with open_archive(tmp_path) as archive:
         assert list(archive.members) == ["a_red.png"]
         assert not archive.repeated
+
+
+def test_a_folder_that_cannot_be_listed_is_named_and_not_the_files_that_it_hides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked(tmp_path)
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if path == str(tmp_path / "train"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    refused(tmp_path, r"/train: this folder cannot be listed \(Permission denied\): correct its permissions$")
 
 
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
