@@ -1,21 +1,27 @@
 """List the samples of a source: read and check its train.csv, sample_submission.csv and groups.csv."""
 
+import codecs
+import csv
 import io
 import re
+from pathlib import Path
 
 import pandas as pd
 
 from pipeline.core.errors import InputError, Problem
 from pipeline.core.labels import CHANNELS, LABELS, format_target, parse_target
 from pipeline.core.progress import say
-from pipeline.sources.archive import Archive
+from pipeline.sources.archive import UNREAD, Archive, plain
 
 TRAIN, TEST, GROUPS = "train.csv", "sample_submission.csv", "groups.csv"
 
-_KNOWN = {TRAIN, TEST, GROUPS, "test_truth.csv", "README.md", "dvc.yaml", "dvc.lock", ".gitignore"}
+_KNOWN = {TRAIN, TEST, GROUPS, "test_truth.csv", "readme.md", "dvc.yaml", "dvc.lock", ".gitignore"}
 _IDS = {name.lower(): number for number, name in enumerate(LABELS)}
-SEPARATORS = (",", ";", "\t")
-"""Between the columns of a table: the first of them that its header contains."""
+SEPARATORS = (",", ";", "\t", "|")
+"""Between the columns of a table."""
+NAMED = 3
+"""Number of files that a message names."""
+_SAVE = "save it as CSV in UTF-8"
 RIGHT = {
     TRAIN: "'a1,16 0' below 'Id,Target'",
     TEST: "'b1,0' below 'Id,Predicted'",
@@ -43,7 +49,7 @@ def list_samples(archive: Archive) -> tuple[pd.DataFrame, list[Problem]]:
     """
     train, problems = _checked_ids(_table(archive, TRAIN, ["Id", "Target"]), TRAIN)
     test, test_problems = _checked_ids(
-        _table(archive, TEST, ["Id"]) if TEST in archive.members else pd.DataFrame({"Id": []}, dtype=str), TEST
+        _table(archive, TEST, ["Id"]) if _find(archive, TEST) else pd.DataFrame({"Id": []}, dtype=str), TEST
     )
     targets, target_problems = _targets(train)
     in_both = test["Id"].isin(train["Id"])
@@ -67,32 +73,28 @@ def unlisted(archive: Archive, samples: pd.DataFrame) -> list[str]:
     return [
         member.where
         for name, member in archive.members.items()
-        if name not in _KNOWN and name.rpartition(".")[0] not in listed
+        if name.lower() not in _KNOWN and plain(name).partition(".")[0] not in listed
     ]
 
 
 def _table(archive: Archive, name: str, columns: list[str]) -> pd.DataFrame:
-    """Read the named columns of a table as text."""
-    if name not in archive.members:
+    """Read the named columns of a table as text, without the rows that are empty."""
+    found = _find(archive, name)
+    if found is None:
         raise InputError(
-            f"{archive.folder}: there is no {name} among {len(archive.members)} files: "
+            f"{archive.folder}: there is no {name} among {len(archive.members)} files{_resembling(archive, name)}: "
             "place Kaggle's competition.zip, or all of its contents, in this folder"
         )
-    if name in archive.repeated:
-        raise InputError(f"{archive.folder}: {' and '.join(archive.repeated[name])} both exist: keep only one")
-    member = archive.members[name]
-    where, data = member.where, member.read()
-    header = data.partition(b"\n")[0]
-    separator = next((mark for mark in SEPARATORS if mark.encode() in header), SEPARATORS[0])
+    if found in archive.repeated:
+        raise InputError(f"{archive.folder}: {' and '.join(archive.repeated[found])} both exist: keep only one")
+    member = archive.members[found]
+    where = archive.folder / member.where
+    text = _decoded(member.read(), where)
+    separator = _separator(text, columns)
     try:
-        table = pd.read_csv(
-            io.BytesIO(data), sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        ).fillna("")
+        table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False).fillna("")
     except ValueError as error:
-        raise InputError(f"{archive.folder / where} is not a table ({error}): save it as CSV in UTF-8") from None
-    if not isinstance(table.index, pd.RangeIndex):
-        # If rows are too long, pandas uses their first values as row names, which would shift the columns.
-        raise InputError(f"{archive.folder / where} has rows with more values than its header: correct them")
+        raise InputError(f"{where} is not a table ({str(error).strip()}): {_SAVE}") from None
     written = table.columns
     lower = [column.strip().lower() for column in written]
     if not set(columns) <= set(written) and len(set(lower)) == len(lower):
@@ -100,14 +102,61 @@ def _table(archive: Archive, name: str, columns: list[str]) -> pd.DataFrame:
     if not set(columns) <= set(table.columns):
         row = f" (its first row: {separator.join(table.iloc[0])})" if len(table) else ""
         raise InputError(
-            f"{archive.folder / where} has the columns {', '.join(written)}{row}, but needs {' and '.join(columns)}: "
+            f"{where} has the columns {', '.join(written)}{row}, but needs {' and '.join(columns)}: "
             f"write rows such as {RIGHT[name]}"
         )
-    if table.empty:
-        raise InputError(f"{archive.folder / where} has no rows: download it again")
+    if repeated := [column for column in columns if f"{column}.1" in table.columns]:  # pandas numbers them
+        raise InputError(f"{where} has more than one column {' and '.join(repeated)}: keep one")
+    if not isinstance(table.index, pd.RangeIndex):
+        # If rows are too long, pandas uses their first values as row names, which would shift the columns.
+        raise InputError(f"{where} has rows with more values than its header: correct them")
+    stripped = table.apply(lambda column: column.str.strip())
+    rows: pd.DataFrame = stripped.loc[(stripped != "").any(axis=1), columns]  # spreadsheets write empty rows
+    if rows.empty:
+        raise InputError(f"{where} has no rows: download it again")
     if separator != SEPARATORS[0]:
-        say(f"{archive.folder / where}: read with {separator!r} between the columns")
-    return table[columns]
+        say(f"{where}: read with {separator!r} between the columns")
+    return rows
+
+
+def _find(archive: Archive, name: str) -> str | None:
+    """Name of a table among the files; without one, of the only file whose name differs in capitals alone."""
+    if name in archive.members:
+        return name
+    same = [member for member in archive.members if member.lower() == name]
+    return same[0] if len(same) == 1 else None
+
+
+def _resembling(archive: Archive, name: str) -> str:
+    """What else there is that may be or contain the table, as part of a message."""
+    start = name.removesuffix(".csv")
+    alike = (member for member in archive.members if member.lower().startswith(start) and "csv" in member)
+    similar = sorted(member for member in alike if not member.lower().endswith(UNREAD))
+    found = [f"rename {', '.join(map(repr, similar[:NAMED]))} if that is it"] if similar else []
+    found += [archive.advice] if archive.advice else []
+    return f" ({'; '.join(found)})" if found else ""
+
+
+def _decoded(data: bytes, where: Path) -> str:
+    """The text of a table, from its header on."""
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where} is not a table ({error}): {_SAVE}") from None
+    first, end, rest = text.partition("\n")
+    # A line for Excel, which says what is between the columns.
+    return rest if end and re.fullmatch("sep=.", first, re.IGNORECASE) else text
+
+
+def _separator(text: str, columns: list[str]) -> str:
+    """The first of `SEPARATORS` that divides the header into the named columns, or that it contains."""
+    header = text.partition("\n")[0]
+    for mark in SEPARATORS:
+        names = {name.strip().lower() for row in csv.reader([header], delimiter=mark) for name in row}
+        if names >= {column.lower() for column in columns}:
+            return mark
+    return next((mark for mark in SEPARATORS if mark in header), SEPARATORS[0])
 
 
 def _checked_ids(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[Problem]]:
@@ -142,8 +191,11 @@ def _targets(train: pd.DataFrame) -> tuple[pd.Series, list[Problem]]:
 
 
 def _parse_labels(text: str) -> tuple[int, ...]:
-    """Parse label ids separated by blanks, | or ; or names separated by | or ; in capitals or not."""
-    words = [word.strip() for word in re.split(r"[|;,]", text)]
+    """Parse label ids separated by blanks, | or ; or names separated by | or ; in capitals or not.
+
+    Brackets and quotes around them are those of a list, as pandas writes it: "[16, 0]".
+    """
+    words = [word.strip(" '\"") for word in re.split(r"[|;,]", text.strip("[](){} "))]
     if all(word.lower() in _IDS for word in words):
         return parse_target(" ".join(str(_IDS[word.lower()]) for word in words))
     return parse_target(" ".join(words))
@@ -151,7 +203,7 @@ def _parse_labels(text: str) -> tuple[int, ...]:
 
 def _groups(archive: Archive, samples: pd.DataFrame) -> tuple[pd.Series, list[Problem]]:
     """The antibody of each sample, empty if it is unknown."""
-    if GROUPS not in archive.members:
+    if not _find(archive, GROUPS):
         return samples["id"].str.extract(_ATLAS_ID, expand=False).fillna(""), []
     table = _table(archive, GROUPS, ["id", "antibody"])
     repeated = table["id"].duplicated()
