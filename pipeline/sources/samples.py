@@ -1,27 +1,19 @@
 """List the samples of a source: read and check its train.csv, sample_submission.csv and groups.csv."""
 
-import codecs
-import csv
-import io
 import re
-from pathlib import Path
 
 import pandas as pd
 
 from pipeline.core.errors import InputError, Problem
-from pipeline.core.labels import CHANNELS, LABELS, format_target, parse_target
-from pipeline.core.progress import say
+from pipeline.core.labels import CHANNELS, LABELS, format_target
 from pipeline.sources.archive import UNREAD, Archive, plain
+from pipeline.sources.tables import parse_labels, read_table
 
 TRAIN, TEST, GROUPS = "train.csv", "sample_submission.csv", "groups.csv"
 
 _KNOWN = {TRAIN, TEST, GROUPS, "test_truth.csv", "readme.md", "dvc.yaml", "dvc.lock", ".gitignore"}
-_IDS = {name.lower(): number for number, name in enumerate(LABELS)}
-SEPARATORS = (",", ";", "\t", "|")
-"""Between the columns of a table."""
 NAMED = 3
 """Number of files that a message names."""
-_SAVE = "save it as CSV in UTF-8"
 RIGHT = {
     TRAIN: "'a1,16 0' below 'Id,Target'",
     TEST: "'b1,0' below 'Id,Predicted'",
@@ -88,35 +80,7 @@ def _table(archive: Archive, name: str, columns: list[str]) -> pd.DataFrame:
     if found in archive.repeated:
         raise InputError(f"{archive.folder}: {' and '.join(archive.repeated[found])} both exist: keep only one")
     member = archive.members[found]
-    where = archive.folder / member.where
-    text = _decoded(member.read(), where)
-    separator = _separator(text, columns)
-    try:
-        table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False).fillna("")
-    except ValueError as error:
-        raise InputError(f"{where} is not a table ({str(error).strip()}): {_SAVE}") from None
-    written = table.columns
-    lower = [column.strip().lower() for column in written]
-    if not set(columns) <= set(written) and len(set(lower)) == len(lower):
-        table.columns = pd.Index([{name.lower(): name for name in columns}.get(column, column) for column in lower])
-    if not set(columns) <= set(table.columns):
-        row = f" (its first row: {separator.join(table.iloc[0])})" if len(table) else ""
-        raise InputError(
-            f"{where} has the columns {', '.join(written)}{row}, but needs {' and '.join(columns)}: "
-            f"write rows such as {RIGHT[name]}"
-        )
-    if repeated := [column for column in columns if f"{column}.1" in table.columns]:  # pandas numbers them
-        raise InputError(f"{where} has more than one column {' and '.join(repeated)}: keep one")
-    if not isinstance(table.index, pd.RangeIndex):
-        # If rows are too long, pandas uses their first values as row names, which would shift the columns.
-        raise InputError(f"{where} has rows with more values than its header: correct them")
-    stripped = table.apply(lambda column: column.str.strip())
-    rows: pd.DataFrame = stripped.loc[(stripped != "").any(axis=1), columns]  # spreadsheets write empty rows
-    if rows.empty:
-        raise InputError(f"{where} has no rows: download it again")
-    if separator != SEPARATORS[0]:
-        say(f"{where}: read with {separator!r} between the columns")
-    return rows
+    return read_table(member.read(), archive.folder / member.where, columns, RIGHT[name])
 
 
 def _find(archive: Archive, name: str) -> str | None:
@@ -135,28 +99,6 @@ def _resembling(archive: Archive, name: str) -> str:
     found = [f"rename {', '.join(map(repr, similar[:NAMED]))} if that is it"] if similar else []
     found += [archive.advice] if archive.advice else []
     return f" ({'; '.join(found)})" if found else ""
-
-
-def _decoded(data: bytes, where: Path) -> str:
-    """The text of a table, from its header on."""
-    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    try:
-        text = data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where} is not a table ({error}): {_SAVE}") from None
-    first, end, rest = text.partition("\n")
-    # A line for Excel, which says what is between the columns.
-    return rest if end and re.fullmatch("sep=.", first, re.IGNORECASE) else text
-
-
-def _separator(text: str, columns: list[str]) -> str:
-    """The first of `SEPARATORS` that divides the header into the named columns, or that it contains."""
-    header = text.partition("\n")[0]
-    for mark in SEPARATORS:
-        names = {name.strip().lower() for row in csv.reader([header], delimiter=mark) for name in row}
-        if names >= {column.lower() for column in columns}:
-            return mark
-    return next((mark for mark in SEPARATORS if mark in header), SEPARATORS[0])
 
 
 def _checked_ids(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[Problem]]:
@@ -183,22 +125,11 @@ def _targets(train: pd.DataFrame) -> tuple[pd.Series, list[Problem]]:
     targets, problems = [], []
     for id_, text in zip(train["Id"], train["Target"], strict=True):
         try:
-            targets.append(format_target(_parse_labels(text)))
+            targets.append(format_target(parse_labels(text)))
         except InputError:
             targets.append("")
             problems.append(Problem(f"{id_} ({text!r})", what))
     return pd.Series(targets, index=train.index, dtype=str), problems
-
-
-def _parse_labels(text: str) -> tuple[int, ...]:
-    """Parse label ids separated by blanks, | or ; or names separated by | or ; in capitals or not.
-
-    Brackets and quotes around them are those of a list, as pandas writes it: "[16, 0]".
-    """
-    words = [word.strip(" '\"") for word in re.split(r"[|;,]", text.strip("[](){} "))]
-    if all(word.lower() in _IDS for word in words):
-        return parse_target(" ".join(str(_IDS[word.lower()]) for word in words))
-    return parse_target(" ".join(words))
 
 
 def _groups(archive: Archive, samples: pd.DataFrame) -> tuple[pd.Series, list[Problem]]:
