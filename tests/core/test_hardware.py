@@ -1,9 +1,10 @@
 """What a step frees stays with the process; GPUs, compilers and cores that cannot be used are not."""
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -105,15 +106,77 @@ def test_on_macos_no_process_is_forked_unasked(monkeypatch: pytest.MonkeyPatch) 
     assert processors.workers("auto") > 0  # packing and simulating start processes of their own kind
 
 
-def test_compilation_asks_for_a_compiler_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Put a compiler named ``mine`` into PATH, alone: a shell script in which {} is the real one."""
+    real = shutil.which("g++") or shutil.which("clang++")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(InputError, match=r"compile: true needs a compiler, and there is no \S+ in PATH: install it"):
+    monkeypatch.setattr(hardware, "device", lambda: torch.device("cpu"))
+
+    def write(script: str) -> None:
+        if real is None:
+            pytest.skip("no compiler here")
+        (tmp_path / "mine").write_text(f"#!/bin/sh\n{script.format(real)}\n")
+        (tmp_path / "mine").chmod(0o755)
+
+    return write
+
+
+NO_HEADERS = "echo 'fatal error: Python.h: No such file or directory' >&2; exit 1"
+NO_LIBRARY = "echo 'ld: error: cannot find -lstdc++' >&2; exit 1"
+NOTHING = ": > /dev/null"
+
+
+@pytest.mark.parametrize(
+    ("script", "setting", "message"),
+    [
+        ("", None, r"compile: true needs a compiler, and there is no \S+ in PATH: install it"),
+        ("", "theirs", r"compile: true needs a compiler, and there is no theirs in PATH: install it"),
+        ("", " ", r"compile: true needs a compiler, and there is no"),
+        (
+            NO_HEADERS,
+            "mine",
+            r"mine finds no Python\.h, the headers of Python 3\.\d+: install them .*python3-dev\)",
+        ),
+        (NO_LIBRARY, "mine", r"mine does not compile \(ld: error: cannot find -lstdc\+\+\): install another"),
+        ("exit 1", "mine", r"mine does not compile \(no error message\): install another compiler and name it by CXX"),
+        (
+            NOTHING,
+            "mine -O1",
+            r"what mine -O1 compiles cannot be loaded \(.*\): set TORCHINDUCTOR_CACHE_DIR to a folder",
+        ),
+    ],
+)
+def test_compilation_asks_for_a_compiler_that_works_before_it_starts(
+    compiler: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, script: str, setting: str | None, message: str
+) -> None:
+    compiler(script)
+    if setting is not None:
+        monkeypatch.setenv("CXX", setting)
+    with pytest.raises(InputError, match=rf"^params\.yaml: .*{message}.*or set compile: false$"):
         hardware.check_compiler()
-    (tmp_path / "mine").write_text("#!/bin/sh\n")
-    (tmp_path / "mine").chmod(0o755)
-    monkeypatch.setenv("CXX", "mine")
+
+
+@pytest.mark.parametrize("setting", ["mine", "mine -O1"])
+def test_a_compiler_that_works_passes(
+    compiler: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, setting: str, tmp_path: Path
+) -> None:
+    compiler('PATH=/usr/bin:/bin exec {} "$@"')
+    monkeypatch.setenv("CXX", setting)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "not made yet"))
     hardware.check_compiler()
+
+
+@pytest.mark.usefixtures("compiler", "gpu")
+def test_a_gpu_needs_a_compiler_of_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "device", lambda: torch.device("cuda"))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(InputError, match="there is no gcc or clang in PATH"):
+        hardware.check_compiler()
+    monkeypatch.setenv("CC", "theirs")
+    with pytest.raises(InputError, match="there is no theirs in PATH"):
+        hardware.check_compiler()
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="there is no affinity on this system")
