@@ -86,6 +86,12 @@ def open_archive(folder: Path) -> Iterator[Archive]:
     Raises:
         InputError: the folder is missing, or one of its zips is damaged, unsafe or nested too deeply.
     """
+    if folder.is_symlink() and not folder.exists():
+        raise InputError(
+            f"{folder} is a link to {folder.readlink()}, which does not exist: mount its disk or correct the link"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: replace it by a folder that contains the competition")
     if not folder.is_dir():
         raise InputError(
             f"{folder} is missing: create this folder and place the competition in it, as {PREFERRED}, "
