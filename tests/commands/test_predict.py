@@ -59,6 +59,19 @@ def test_probabilities_are_the_mean_over_models_folds_and_views(run: Predict) ->
     assert table[list(LABELS)].nunique().min() == len(IDS)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_that_predicts_no_numbers_is_named_and_nothing_is_written(run: Predict, value: float) -> None:
+    path = paths.model("small", 1)
+    network, recipe = checkpoint.load(path)
+    with torch.no_grad():
+        next(iter(network.parameters()))[0] = value
+    checkpoint.save(path, network, recipe, Provenance())
+    before = sorted(Path().iterdir())
+    with pytest.raises(InputError, match=r"^model small: its predictions are not finite: .*learning_rate, and train"):
+        run("new", "--maps", "maps")
+    assert sorted(Path().iterdir()) == before
+
+
 @pytest.mark.usefixtures("folder")
 def test_the_run_beside_the_models_decides(run: Predict) -> None:
     thresholds = np.linspace(0.2, 0.8, len(LABELS))
