@@ -106,7 +106,7 @@ def keep_freed_memory() -> None:
 def _check_kernels() -> None:
     capability = torch.cuda.get_device_capability()
     built = torch.cuda.get_arch_list()
-    if not any(_runs_on(architecture, capability) for architecture in built):
+    if built and not any(_runs_on(architecture, capability) for architecture in built):
         major, minor = capability
         raise InputError(
             f"the installed torch has no kernels for this GPU (compute capability {major}.{minor}; it has "
@@ -117,9 +117,12 @@ def _check_kernels() -> None:
 def _runs_on(architecture: str, capability: tuple[int, int]) -> bool:
     """Whether code for ``architecture``, such as sm_86 (binary) or compute_90 (compiled when loaded), runs on a GPU.
 
-    Binaries run on the same major version from their minor version on; letters mark features of single GPUs.
+    Binaries run on the same major version from their minor version on; letters mark features of single GPUs. Names of
+    AMD's architectures, such as gfx90a, do not follow from a capability, and count as running.
     """
     kind, _, digits = architecture.partition("_")
+    if kind not in ("sm", "compute"):
+        return True
     digits = digits.rstrip("abcdefghijklmnopqrstuvwxyz")
     built = int(digits[:-1]), int(digits[-1])
     return built <= capability and (kind == "compute" or built[0] == capability[0])

@@ -65,6 +65,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ((9, 0), ["sm_80", "sm_90a"], True),
         ((12, 0), ["sm_90", "compute_90"], True),  # compiled by the driver
         ((12, 0), ["sm_90", "sm_100"], False),
+        ((5, 2), ["sm_50", "sm_60"], True),  # GTX 980
+        ((3, 7), ["sm_50", "sm_60"], False),  # K80
+        ((10, 0), ["sm_90a", "sm_100a", "sm_120f"], True),
+        ((9, 0), ["gfx906", "gfx90a", "gfx942"], True),  # AMD
+        ((9, 0), [], True),  # a build that does not tell
     ],
 )
 def test_a_gpu_without_kernels_is_refused_before_it_is_used(
@@ -177,6 +182,34 @@ def test_a_gpu_needs_a_compiler_of_c(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "theirs")
     with pytest.raises(InputError, match="there is no theirs in PATH"):
         hardware.check_compiler()
+
+
+QUOTA = """
+import builtins, io, os
+exists, opened = os.path.exists, builtins.open
+os.path.exists = lambda path: path == "/sys/fs/cgroup/cpu.max" or exists(path)
+builtins.open = lambda path, *rest, **more: (
+    io.StringIO("{quota} 100000") if path == "/sys/fs/cgroup/cpu.max" else opened(path, *rest, **more)
+)
+from pipeline.core import processors; print(processors.usable(), processors.workers("auto"))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="containers have quotas on Linux")
+@pytest.mark.parametrize(
+    ("quota", "environment", "cores"),
+    [
+        ("100000", {}, "1"),
+        ("20000", {}, "1"),  # a fifth of a core
+        ("max", {"LOKY_MAX_CPU_COUNT": "1"}, "1"),
+    ],
+)
+def test_cores_that_a_container_does_not_allow_are_not_used(
+    quota: str, environment: dict[str, str], cores: str
+) -> None:
+    command = [sys.executable, "-c", QUOTA.format(quota=quota)]
+    found = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [cores, cores]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="there is no affinity on this system")
