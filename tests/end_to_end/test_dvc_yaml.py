@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from pipeline.core import stray_files
 
 FILES = (Path("dvc.yaml"), Path("data/sample/dvc.yaml"))
+ROOT = Path(__file__).parents[2]
 LONGEST = 200
 
 
@@ -92,10 +93,15 @@ def test_git_ignores_sources_and_dvc_sees_the_stage_of_the_simulated_one(
     for name in ignored:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
+    for name in (".venv", ".resume", "models", "history", "data/packed", "weights/large.safetensors", "data/linked"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).symlink_to("/larger/disk")
+    shutil.copy(ROOT / "weights/.gitignore", "weights/.gitignore")
     subprocess.run(["git", "init", "--quiet"], check=True)
     subprocess.run(["git", "add", "--all"], check=True)
-    listed = subprocess.run(["git", "ls-files", "data"], capture_output=True, text=True, check=True)
-    assert listed.stdout.split() == ["data/sample/dvc.yaml"]
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True)
+    ours = {".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml", "weights/.gitignore"}
+    assert set(listed.stdout.split()) == {"data/sample/dvc.yaml"} | ours
     with Repo() as repo:
         assert "data/sample/dvc.yaml:simulate" in {stage.addressing for stage in repo.index.stages}
 
