@@ -8,6 +8,7 @@ nothing.
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +101,20 @@ def _substitute(text: str, variables: dict[str, str]) -> str:
     return text
 
 
+def read_files(path: Path) -> Iterator[Path]:
+    """The files of a dependency that DVC sees: a file, or those of a folder."""
+    for file in stray_files.walk(path) if path.is_dir() else [path]:
+        unseen = file.name.startswith(".") or stray_files.is_stray(file)
+        unseen = unseen or (file.as_posix().startswith(WEIGHTS) and file.suffix in NOT_WEIGHTS)
+        if file.is_file() and not unseen and file.parent.name != "__pycache__":
+            yield file
+
+
 def _stamps(path: Path) -> dict[str, tuple[int, int]]:
     found = {}
-    for file in stray_files.walk(path) if path.is_dir() else [path]:
-        name = file.as_posix()
-        unseen = file.name.startswith(".") or stray_files.is_stray(file)
-        unseen = unseen or (name.startswith(WEIGHTS) and file.suffix in NOT_WEIGHTS)
-        if file.is_file() and not unseen and file.parent.name != "__pycache__":
-            status = file.stat()
-            found[name] = status.st_size, status.st_mtime_ns
+    for file in read_files(path):
+        status = file.stat()
+        found[file.as_posix()] = status.st_size, status.st_mtime_ns
     return found
 
 

@@ -2,9 +2,12 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +124,31 @@ def test_a_model_is_added_by_an_experiment(project: Project) -> None:
     project.run("dvc", "checkout", "--quiet", "--force")
 
 
+@contextmanager
+def asked_all_the_time(project: Project, *commands: str) -> Iterator[None]:
+    """As an editor's extension asks for what it shows, while the block runs."""
+    path = str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]
+    asking = subprocess.Popen(
+        f"while :; do {'; '.join(commands)}; done",
+        shell=True,  # a loop
+        cwd=project.root,
+        env=os.environ | {"PATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+        assert asking.poll() is None
+    finally:
+        os.killpg(asking.pid, signal.SIGKILL)
+        asking.wait()
+
+
 def test_an_experiment_is_taken_over_and_given_up_again_without_a_run(project: Project) -> None:
-    project.run("dvc", "exp", "run", "--name", "taken", "-S", "ensemble.thresholds=fixed", "ensemble")
+    with asked_all_the_time(project, "dvc exp show", "dvc data status", "dvc params diff", "git status"):
+        taken = ("--name", "taken", "-S", "ensemble.thresholds=fixed", "ensemble")
+        project.run("dvc", "--wait-for-lock", "exp", "run", *taken)
     project.run("git", "checkout", "--quiet", ".")
     project.run("dvc", "checkout", "--quiet", "--force")
     project.run("dvc", "exp", "apply", "taken")

@@ -8,7 +8,7 @@ import pytest
 from pipeline.core.errors import InputError, Problem
 from pipeline.sources.archive import open_archive
 from pipeline.sources.samples import list_samples, unlisted
-from tests.fixtures.archives import TEST, TRAIN, competition, table, write_files
+from tests.fixtures.archives import TEST, TRAIN, competition, table, write_files, write_zip
 
 
 def listed(folder: Path, **tables: bytes) -> tuple[pd.DataFrame, list[Problem]]:
@@ -204,6 +204,13 @@ def test_an_archive_without_train_csv_is_refused(tmp_path: Path) -> None:
 def test_two_archives_in_one_folder_are_refused_by_name(tmp_path: Path) -> None:
     write_files(tmp_path, {"a/train.csv": b"", "b/train.csv": b""})
     with pytest.raises(InputError, match=r"a/train.csv and b/train.csv both exist: keep only one"):
+        listed(tmp_path)
+
+
+def test_a_zip_beside_what_was_unpacked_from_it_is_refused_by_name(tmp_path: Path) -> None:
+    write_zip(tmp_path / "competition.zip", competition())
+    write_files(tmp_path, competition())
+    with pytest.raises(InputError, match=r"competition\.zip/train\.csv and train\.csv both exist: keep only one"):
         listed(tmp_path)
 
 
