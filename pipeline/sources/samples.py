@@ -7,7 +7,7 @@ import pandas as pd
 from pipeline.core.errors import InputError, Problem
 from pipeline.core.labels import CHANNELS, LABELS, format_target
 from pipeline.sources.archive import UNREAD, Archive, plain
-from pipeline.sources.tables import parse_labels, read_table
+from pipeline.sources.tables import RIGHT_TARGET, parse_labels, read_table
 
 TRAIN, TEST, GROUPS = "train.csv", "sample_submission.csv", "groups.csv"
 
@@ -15,7 +15,7 @@ _KNOWN = {TRAIN, TEST, GROUPS, "test_truth.csv", "readme.md", "dvc.yaml", "dvc.l
 NAMED = 3
 """Number of files that a message names."""
 RIGHT = {
-    TRAIN: "'a1,16 0' below 'Id,Target'",
+    TRAIN: RIGHT_TARGET,
     TEST: "'b1,0' below 'Id,Predicted'",
     GROUPS: "'a1,HPA000001' below 'id,antibody'",
 }

@@ -14,6 +14,8 @@ from pipeline.core.progress import say
 
 SEPARATORS = (",", ";", "\t", "|")
 """Between the columns of a table."""
+RIGHT_TARGET = "'a1,16 0' below 'Id,Target'"
+"""A right row of a table of targets, and its header."""
 _IDS = {name.lower(): number for number, name in enumerate(LABELS)}
 _SAVE = "save it as CSV in UTF-8"
 

@@ -39,8 +39,7 @@ from pipeline.reporting.figures import (
     draw_precision_recall_grid,
 )
 from pipeline.sources.packed_array import read_index
-from pipeline.sources.samples import RIGHT, TRAIN
-from pipeline.sources.tables import parse_labels, read_table
+from pipeline.sources.tables import RIGHT_TARGET, parse_labels, read_table
 
 LEAST_BRIGHTNESS = 1e-3
 """Added to brightness (as a share of white), so that the logarithm of a black channel is finite."""
@@ -52,7 +51,7 @@ def read_test_truth(path: Path, ids: npt.NDArray[np.str_]) -> npt.NDArray[np.boo
     Raises:
         InputError: the file is damaged, or its ids are not those of the test set.
     """
-    targets = read_table(path.read_bytes(), path, ["Id", "Target"], RIGHT[TRAIN]).set_index("Id")["Target"]
+    targets = read_table(path.read_bytes(), path, ["Id", "Target"], RIGHT_TARGET).set_index("Id")["Target"]
     if sorted(targets.index) != sorted(ids.tolist()):
         lacking = sorted(set(ids.tolist()) - set(targets.index))
         raise InputError(
