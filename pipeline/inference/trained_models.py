@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.core import hardware, params, paths
+from pipeline.core import hardware, params, paths, stray_files
 from pipeline.core.errors import InputError
 from pipeline.core.labels import LABELS
 from pipeline.evaluation import prediction_files
@@ -65,7 +65,8 @@ def find_models(folder: Path) -> WeightFiles:
         InputError: there is none, the name of one contains no fold, or two belong to the same model and fold.
     """
     found: WeightFiles = {}
-    for path in sorted(folder.absolute().rglob(f"{FOLD}*.safetensors")):
+    files = stray_files.walk(folder.absolute()) if folder.is_dir() else ()
+    for path in sorted(path for path in files if path.match(f"{FOLD}*.safetensors") and not stray_files.is_stray(path)):
         fold = path.stem.removeprefix(FOLD)
         if not (fold.isascii() and fold.isdigit()):
             raise InputError(f"{path}: {fold!r} is not a fold: rename it, for example to {FOLD}0.safetensors")
