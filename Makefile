@@ -17,8 +17,11 @@ uv_cert = $(or $(SSL_CERT_FILE),$(call pip_setting,cert))
 UV = $(if $(uv_index),UV_DEFAULT_INDEX='$(uv_index)') $(if $(uv_hosts),UV_INSECURE_HOST='$(uv_hosts)') \
 	$(if $(uv_cert),SSL_CERT_FILE='$(uv_cert)') $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python
 
-# With several GPUs, make repro first trains one job on each of them at a time. GPUs that are not NVIDIA's: GPUS=8.
-GPUS ?= $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
+# With several GPUs, make repro first trains one job on each of them at a time. GPUs that are not NVIDIA's: GPUS=8. Of
+# those of a machine that is shared, CUDA_VISIBLE_DEVICES may allow some; what follows a negative number does not count.
+GPUS ?= $(shell all=$$(nvidia-smi -L 2>/dev/null | grep -c '^GPU'); \
+	if [ "$$all" -gt 0 ] && [ -n "$${CUDA_VISIBLE_DEVICES+set}" ]; then \
+	printf '%s\n' "$$CUDA_VISIBLE_DEVICES" | tr ',' '\n' | sed '/^ *-/,$$d' | grep -c '[^ ]'; else echo $$all; fi)
 
 .PHONY: repro weights train-parallel test lint check
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from dvc.repo import Repo
 
-from pipeline.core import code_digest, params, paths
+from pipeline.core import code_digest, params, paths, stage_inputs
 from pipeline.core.errors import InputError
 from pipeline.core.progress import count, say
 
@@ -77,7 +77,7 @@ def note(job: Job) -> None:
 def inputs() -> str:
     """A digest of everything that the jobs read except the images: parameters, stages, folds, weights and code."""
     code = "".join(code_digest.of_module(f"pipeline.stages.{stage}") for stage in ("train", "tta"))
-    weights = sorted(path for path in Path("weights").rglob("*") if path.is_file())
+    weights = sorted(stage_inputs.read_files(Path("weights")))
     paths_read = (Path("params.yaml"), Path("dvc.yaml"), paths.FOLDS, *weights)
     digests = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths_read)
     return hashlib.sha256(code.encode() + digests).hexdigest()

@@ -19,12 +19,32 @@ TIMES = Path("logs/times.csv")
 
 STAGES = "pipeline.stages."
 
+_FAILED = "check the disk or the network drive"
+REMEDIES = {
+    errno.ENOSPC: "free some space or choose another disk",
+    errno.EDQUOT: "free some space or choose another disk",
+    errno.EACCES: "check write permission or choose another disk",
+    errno.EPERM: "check write permission or choose another disk",
+    errno.EROFS: "check write permission or choose another disk",
+    errno.EFBIG: "choose a disk whose file system allows larger files (FAT32: 4 GB), or raise the limit (ulimit -f)",
+    errno.ENODEV: "choose a disk whose file system can map files into memory",
+    errno.EIO: _FAILED,
+    errno.ESTALE: _FAILED,
+    errno.ENOTCONN: _FAILED,
+    errno.ETIMEDOUT: _FAILED,
+    errno.EMFILE: "raise the number of files that may be open (ulimit -n)",
+    errno.ENFILE: "raise the number of files that may be open (ulimit -n)",
+    errno.ENAMETOOLONG: "shorten the name, or move the project to a shorter path",
+    errno.ELOOP: "correct the link, which leads to itself",
+}
+"""What a user can do about errors of the operating system; others are bugs."""
+
 
 def run_main(main: Callable[[], None]) -> None:
     """Run ``main`` and turn user errors into a message and an exit code.
 
-    A stage also fails if what it read has changed meanwhile. Invalid input exits with code 1, Ctrl-C with 130 and
-    SIGTERM with 143, as shells expect. Any other exception is a bug and keeps its traceback.
+    A stage also fails if what it read has changed meanwhile. Invalid input, and what the machine lacks, exit with code
+    1, Ctrl-C with 130 and SIGTERM with 143, as shells expect. Any other exception is a bug and keeps its traceback.
     """
     try:
         with when_asked_to_stop(_stop), _timed():
@@ -34,11 +54,18 @@ def run_main(main: Callable[[], None]) -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+        path, remedy = (Path(str(error.filename)) if error.filename else None), REMEDIES.get(error.errno or 0)
+        if path and error.errno in (errno.ENOENT, errno.EEXIST, errno.ENOTDIR) and (problem := _misplaced(path)):
+            sys.exit(f"error: {problem}, then run the command again")
+        if remedy is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check write permission"
-        sys.exit(f"error: {where}{error.strerror}: {remedy} or choose another disk, then run the command again")
+        where = f"{path}: " if path else ""
+        sys.exit(f"error: {where}{error.strerror}: {remedy}, then run the command again")
+    except MemoryError as error:
+        sys.exit(
+            f"error: not enough memory{f' ({error})' if str(error) else ''}: close other programs or raise the limit, "
+            "or lower batch_size, machine.predict_batch or machine.workers, then run the command again"
+        )
     except KeyboardInterrupt as error:
         by = error.by if isinstance(error, Stopped) else signal.SIGINT
         print(
@@ -104,6 +131,16 @@ def _timed() -> Iterator[None]:
     with TIMES.open("a", encoding="utf-8", newline="") as file:
         stage = specification.name.removeprefix(STAGES)
         csv.writer(file).writerow([stage, " ".join(sys.argv[1:]), f"{time.monotonic() - start:.1f}"])
+
+
+def _misplaced(path: Path) -> str:
+    """What is wrong where a link leads nowhere, or a file is in the place of a folder; empty if neither is."""
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            return f"{place} is a link to {place.readlink()}, which does not exist: mount its disk or correct the link"
+        if place != path and place.is_file():
+            return f"{place} is a file, but has to be a folder: move it away"
+    return ""
 
 
 def _one_flag(flag: str, help_text: str, known: Iterable[str]) -> str:

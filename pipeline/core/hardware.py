@@ -3,8 +3,13 @@
 import ctypes
 import functools
 import os
+import shlex
 import shutil
+import subprocess
 import sys
+import sysconfig
+import tempfile
+from pathlib import Path
 
 import torch
 
@@ -26,20 +31,60 @@ def device() -> torch.device:
 
 
 def check_compiler() -> None:
-    """Check that ``torch.compile`` finds a compiler: of C++ for a CPU, of C for a GPU.
+    """Check that what ``torch.compile`` needs works: a compiler of C++ for a CPU, of C for a GPU, and Python's headers.
+
+    A few lines are compiled and loaded, where the compilation will write its files.
 
     Raises:
-        InputError: there is none, and the compilation would fail after the data are read.
+        InputError: they cannot be, and the compilation would fail after the data are read.
     """
-    if device().type == "cuda":
+    on_gpu = device().type == "cuda"
+    if on_gpu:
         names = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
     else:
-        names = [os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")]
-    if not any(map(shutil.which, names)):
+        names = [os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")]
+    found = [command for name in names if (command := shlex.split(name)) and shutil.which(command[0])]
+    if not found:
         raise InputError(
             f"params.yaml: compile: true needs a compiler, and there is no {' or '.join(names)} in PATH: install it "
             "(Debian, Ubuntu: apt install g++; macOS: xcode-select --install), or set compile: false"
         )
+    folder = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", ""))
+    with tempfile.TemporaryDirectory(dir=folder if folder.is_dir() else None) as temporary:
+        library = Path(temporary, "trial.so")
+        if problem := _problem_of_compiling(found[0], "c" if on_gpu else "c++", library):
+            raise InputError(f"params.yaml: compile: true: {problem}, or set compile: false")
+
+
+def _problem_of_compiling(compiler: list[str], language: str, library: Path) -> str:
+    """What is wrong and what to do, as part of a message; empty if a library of a few lines is made and loads."""
+    headers = {sysconfig.get_path("include"), sysconfig.get_path("include", "posix_prefix")}
+    includes = [f"-I{folder}" for folder in sorted(headers)]
+    done = subprocess.run(
+        [*compiler, "-x", language, "-", *includes, "-shared", "-fPIC", "-o", str(library)],
+        input="#include <Python.h>\n#include <math.h>\n",
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    name = " ".join(compiler)
+    if "Python.h" in done.stderr:
+        return (
+            f"{name} finds no Python.h, the headers of Python {sysconfig.get_python_version()}: install them (Debian, "
+            "Ubuntu: apt install python3-dev)"
+        )
+    if done.returncode:
+        said = next((line.strip() for line in done.stderr.splitlines() if "error" in line), "no error message")
+        return f"{name} does not compile ({said}): install another compiler and name it by CXX (on a GPU, CC)"
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return (
+            f"what {name} compiles cannot be loaded ({error}): set TORCHINDUCTOR_CACHE_DIR to a folder on a disk that "
+            "allows programs"
+        )
+    return ""
 
 
 def keep_freed_memory() -> None:
@@ -71,7 +116,7 @@ def prepare() -> None:
 def _check_kernels() -> None:
     capability = torch.cuda.get_device_capability()
     built = torch.cuda.get_arch_list()
-    if not any(_runs_on(architecture, capability) for architecture in built):
+    if built and not any(_runs_on(architecture, capability) for architecture in built):
         major, minor = capability
         raise InputError(
             f"the installed torch has no kernels for this GPU (compute capability {major}.{minor}; it has "
@@ -82,9 +127,12 @@ def _check_kernels() -> None:
 def _runs_on(architecture: str, capability: tuple[int, int]) -> bool:
     """Whether code for ``architecture``, such as sm_86 (binary) or compute_90 (compiled when loaded), runs on a GPU.
 
-    Binaries run on the same major version from their minor version on; letters mark features of single GPUs.
+    Binaries run on the same major version from their minor version on; letters mark features of single GPUs. Names of
+    AMD's architectures, such as gfx90a, do not follow from a capability, and count as running.
     """
     kind, _, digits = architecture.partition("_")
+    if kind not in ("sm", "compute"):
+        return True
     digits = digits.rstrip("abcdefghijklmnopqrstuvwxyz")
     built = int(digits[:-1]), int(digits[-1])
     return built <= capability and (kind == "compute" or built[0] == capability[0])

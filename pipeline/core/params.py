@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.core import paths
 from pipeline.core.errors import InputError
 from pipeline.core.labels import LABELS
 from pipeline.core.model_params import (
@@ -47,9 +48,15 @@ __all__ = [
     "load", "load_model", "load_weights_profile", "parse_model",
 ]  # fmt: skip
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+LONGEST_NAME = 100
+"""Names of files may have 255 bytes, and names of models and sources are parts of them."""
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=LONGEST_NAME)]
 """Without dots, at which DVC splits ``models.NAME``."""
+OUTPUTS = tuple(
+    path.name for path in (paths.PACKED, paths.CONTACT_SHEETS, paths.FOLDS, paths.DUPLICATES, paths.FOLDS_AUDIT)
+)
+"""Names in data/ of what the pipeline writes."""
 RESERVED = ("con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)))
 """Names that Windows reserves for devices."""
 View = Literal["identity", "rot90", "rot180", "rot270", "flip", "flip_rot90", "flip_rot180", "flip_rot270"]
@@ -214,6 +221,9 @@ class Params(Section):
                     raise ValueError(f"{section}: {name!r} occurs twice; names that differ in case only count as one")
                 if name.lower().partition(".")[0] in RESERVED or name.endswith("."):
                     raise ValueError(f"{section}: {name!r} is no name of a folder on all systems: choose another")
+        for name in self.data.sources:
+            if name.lower() in OUTPUTS:
+                raise ValueError(f"data.sources: data/{name} is written by the pipeline: choose another name")
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from pathlib import Path
 DATA = Path("data")
 PACKED = DATA / "packed"
 """The largest outputs. May be a link to a folder on another disk."""
+CONTACT_SHEETS = DATA / "contact-sheets"
 FOLDS = DATA / "folds.csv"
 DUPLICATES = DATA / "duplicates.csv"
 FOLDS_AUDIT = DATA / "folds-audit.json"
@@ -43,7 +44,7 @@ def packed_index(name: str) -> Path:
 
 def contact_sheet(name: str) -> Path:
     """Picture with example images of a source."""
-    return DATA / "contact-sheets" / f"{name}.png"
+    return CONTACT_SHEETS / f"{name}.png"
 
 
 def code(stage: str) -> Path:

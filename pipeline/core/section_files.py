@@ -1,7 +1,7 @@
 """YAML files as typed sections, with messages that name every wrong key."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +27,10 @@ def read_sections(root: type[AnySection], path: Path, prepare: Callable[[Any], A
         InputError: the file is missing or not YAML, or a key is unknown, missing or of the wrong type;
             the message names every such key with what is allowed.
     """
-    raw = prepare(read_yaml(path))
+    raw = read_yaml(path)
+    if keys := list(_keys_that_are_no_text(raw)):
+        raise InputError(f"{path}: {', '.join(keys)}: keys are text: write it in quotes, or choose another name")
+    raw = prepare(raw)
     try:
         # In JSON mode, strict validation accepts lists as tuples and integers as floats, and converts nothing else.
         return root.model_validate_json(json.dumps(raw))
@@ -50,10 +53,26 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
+def _keys_that_are_no_text(raw: Any, within: str = "") -> Iterator[str]:
+    """Dotted names of keys that YAML reads as numbers, dates and the like, which DVC would spell in another way."""
+    if isinstance(raw, list):
+        for item in raw:
+            yield from _keys_that_are_no_text(item, within)
+    elif isinstance(raw, dict):
+        for key, value in raw.items():
+            if not isinstance(key, str):
+                yield f"{within}{key!r}"
+            yield from _keys_that_are_no_text(value, f"{within}{key}.")
+
+
 def _problems(root: type[Section], error: ValidationError) -> list[str]:
     """One phrase per invalid key: its dotted name, what is wrong, and its value."""
     phrases = []
-    for item in error.errors():
+    items = error.errors()
+    wrong = [item["loc"][:-1] for item in items]
+    for item in items:
+        if item["type"] == "too_short" and item["loc"] in wrong:
+            continue  # wrong items of a list do not count for pydantic
         section, kind, path = _locate(root, item["loc"])
         key = ".".join(map(str, path))
         of_kind = f" for kind {kind}" if kind else ""

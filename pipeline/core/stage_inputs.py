@@ -8,10 +8,11 @@ nothing.
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import code_digest
+from pipeline.core import code_digest, stray_files
 from pipeline.core.errors import InputError
 from pipeline.core.section_files import read_yaml
 
@@ -68,22 +69,29 @@ def _read() -> dict[str, Any]:
     file, _, stage = os.environ.get("DVC_STAGE", "").rpartition(":")
     if not stage:
         return {}
-    declared = read_yaml(Path(file or "dvc.yaml"))["stages"][stage.partition("@")[0]]
+    declared = _value(read_yaml(Path(file or "dvc.yaml")), "stages", stage.partition("@")[0])
+    if not isinstance(declared, dict):
+        raise InputError(f"{file or 'dvc.yaml'} no longer has the stage {stage}, which runs: run dvc repro again")
     parameters = read_yaml(PARAMS)
     flags = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=False))
     variables = {f"${{item.{flag.removeprefix('--')}}}": value for flag, value in flags.items()}
-    variables["${data.sources[0]}"] = parameters["data"]["sources"][0]
+    if sources := _value(parameters, "data", "sources"):
+        variables["${data.sources[0]}"] = str(sources[0])
     found: dict[str, Any] = {}
     for key in declared.get("params", ()):
         name = _substitute(key, variables)
-        value = parameters
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        found[f"{PARAMS}: {name}"] = value
+        found[f"{PARAMS}: {name}"] = _value(parameters, *name.split("."))
     for key in declared.get("deps", ()):
         path = _substitute(key, variables)
         if not path.startswith(DIGESTS):
             found |= _stamps(Path(path))
+    return found
+
+
+def _value(found: Any, *keys: str) -> Any:
+    """The value at a path of keys, or None: somebody may be editing the file."""
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
     return found
 
 
@@ -93,15 +101,20 @@ def _substitute(text: str, variables: dict[str, str]) -> str:
     return text
 
 
-def _stamps(path: Path) -> dict[str, tuple[int, int]]:
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    found = {}
-    for file in files:
-        name = file.as_posix()
-        unseen = file.name.startswith(".") or (name.startswith(WEIGHTS) and file.suffix in NOT_WEIGHTS)
+def read_files(path: Path) -> Iterator[Path]:
+    """The files of a dependency that DVC sees: a file, or those of a folder."""
+    for file in stray_files.walk(path) if path.is_dir() else [path]:
+        unseen = file.name.startswith(".") or stray_files.is_stray(file)
+        unseen = unseen or (file.as_posix().startswith(WEIGHTS) and file.suffix in NOT_WEIGHTS)
         if file.is_file() and not unseen and file.parent.name != "__pycache__":
-            status = file.stat()
-            found[name] = status.st_size, status.st_mtime_ns
+            yield file
+
+
+def _stamps(path: Path) -> dict[str, tuple[int, int]]:
+    found = {}
+    for file in read_files(path):
+        status = file.stat()
+        found[file.as_posix()] = status.st_size, status.st_mtime_ns
     return found
 
 

@@ -13,7 +13,7 @@ from pipeline.core.errors import InputError, Problem, raise_problems
 from pipeline.core.labels import CHANNELS
 from pipeline.core.progress import track
 from pipeline.sources import zips
-from pipeline.sources.archive import Archive, Loose, Member, open_archive
+from pipeline.sources.archive import Archive, Loose, Member, open_archive, spellings
 from pipeline.sources.images import Image, decode_composite, fit
 from pipeline.sources.packing import ENDINGS, in_threads, read_file, read_stain, size_problems
 
@@ -42,9 +42,9 @@ class Layout:
     def file_name(self) -> re.Pattern[str]:
         """Pattern of the name of a sample's file; its first group is the id."""
         end = "" if self.rgb else f"_(?:{'|'.join(self.stains)})"
-        types = "|".join(_COMPOSITE_TYPES if self.rgb else (ending.removeprefix(".") for ending in ENDINGS))
+        types = "|".join(_COMPOSITE_TYPES if self.rgb else (re.escape(ending[1:]) for ending in ENDINGS))
         # Names with a leading dot are excluded: macOS adds such a companion to every file it copies.
-        return re.compile(rf"([^.].*){end}\.(?:{types})")
+        return re.compile(rf"([^.].*){end}\.(?:{types})" if self.rgb else rf"([^.].*)(?i:{end}\.(?:{types}))")
 
 
 FOUR_FILES = Layout()
@@ -68,7 +68,8 @@ def open_places(places: Sequence[Path]) -> Iterator[Archive]:
                 first = members.setdefault(name, member)
                 if first.where != member.where:
                     repeated.setdefault(name, [first.where]).append(member.where)
-        yield Archive(places[0] if len(places) == 1 else Path("images"), members, repeated)
+        folder = places[0] if len(places) == 1 else Path("images")
+        yield Archive(folder, members, repeated, spellings(members, repeated))
 
 
 def sample_ids(archive: Archive, layout: Layout = FOUR_FILES) -> list[str]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.core import hardware, params, paths
+from pipeline.core import hardware, params, paths, stray_files
 from pipeline.core.errors import InputError
 from pipeline.core.labels import LABELS
 from pipeline.evaluation import prediction_files
@@ -23,6 +23,7 @@ from pipeline.evaluation.decision_rule import DecisionRule
 from pipeline.evaluation.metrics import Floats
 from pipeline.evaluation.result_files import DECISIONS
 from pipeline.inference.attention_maps import LABEL_MAPS, MAP_SIZE, label_maps
+from pipeline.inference.finite import check_finite
 from pipeline.inference.probabilities import probabilities
 from pipeline.models import checkpoint
 from pipeline.models.checkpoint import AnyModel
@@ -64,7 +65,8 @@ def find_models(folder: Path) -> WeightFiles:
         InputError: there is none, the name of one contains no fold, or two belong to the same model and fold.
     """
     found: WeightFiles = {}
-    for path in sorted(folder.absolute().rglob(f"{FOLD}*.safetensors")):
+    files = stray_files.walk(folder.absolute()) if folder.is_dir() else ()
+    for path in sorted(path for path in files if path.match(f"{FOLD}*.safetensors") and not stray_files.is_stray(path)):
         fold = path.stem.removeprefix(FOLD)
         if not (fold.isascii() and fold.isdigit()):
             raise InputError(f"{path}: {fold!r} is not a fold: rename it, for example to {FOLD}0.safetensors")
@@ -74,7 +76,9 @@ def find_models(folder: Path) -> WeightFiles:
                 f"{other} and {path} are both {path.parent.name}, fold {int(fold)}: choose a folder with one of them"
             )
     if not found:
-        raise InputError(f"{folder}: no models found ({FOLD}K.safetensors): train them first (dvc repro)")
+        raise InputError(
+            f"{folder}: no models found ({FOLD}K.safetensors): train them (dvc repro), or get them (dvc pull)"
+        )
     return found
 
 
@@ -101,13 +105,20 @@ def load_models(found: WeightFiles, size: int) -> LoadedModels:
 
 
 def predict(models: LoadedModels, images: Image, views: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Probabilities of each model, averaged over its folds: (M, B, 28), for images (B, S, S, 4) uint8."""
+    """Probabilities of each model, averaged over its folds: (M, B, 28), for images (B, S, S, 4) uint8.
+
+    Raises:
+        InputError: a model's predictions are not finite.
+    """
 
     def of_fold(model: FoldModel) -> npt.NDArray[np.float32]:
         batch = model.to_input(images)
         return probabilities(model.network, [(batch, batch)], views=views, precision=model.recipe.precision)
 
-    return np.stack([np.mean([of_fold(model) for model in by_fold], axis=0) for by_fold in models.values()])
+    found = [np.mean([of_fold(model) for model in by_fold], axis=0) for by_fold in models.values()]
+    for name, predicted in zip(models, found, strict=True):
+        check_finite(predicted, f"model {name}")
+    return np.stack(found)
 
 
 def mean_attention_maps(models: LoadedModels, images: Image, labels: Sequence[int]) -> Image:

@@ -160,7 +160,8 @@ def _without_attention(model: params.BackboneModel) -> tuple[nn.Module, Stages]:
     """The backbone and its stages; of the attention, only that which timm's residual blocks have a place for."""
     name = model.backbone
     if not timm.is_model(name):
-        similar = difflib.get_close_matches(name, timm.list_models())
+        plain = name.rpartition("/")[2].partition(".")[0].strip().lower()
+        similar = difflib.get_close_matches(plain, timm.list_models())
         raise InputError(f"params.yaml: timm has no backbone {name!r}: try {' or '.join(similar or ['resnet34'])}")
     if not _is_resnet(name) and model.widths is not None:
         raise InputError(f"params.yaml: widths are for the ResNets of timm: set widths: null for backbone {name}")

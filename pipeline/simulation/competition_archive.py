@@ -10,7 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
-from zipfile import ZIP_STORED, ZipFile, ZipInfo
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import pandas as pd
 
@@ -23,6 +23,12 @@ from pipeline.simulation.render import render
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+TABLES = ("train.csv", "sample_submission.csv")
+"""The first members of the zip."""
+
+UNDATED = (1980, 1, 1, 0, 0, 0)
+"""The date of all members, so that the bytes do not depend on the time."""
 
 AHEAD = 4
 """Images per process that are drawn in advance, which limits the memory."""
@@ -47,12 +53,22 @@ def write_archive(path: Path, entries: Sequence[Entry], settings: Simulation, wo
     test = targets((entry for entry in entries if entry.split == "test"), "Predicted").assign(Predicted=0)
     train = targets(entry for entry in entries if entry.split == "train")
     with ZipFile(path, "w", ZIP_STORED) as archive:
-        _add(archive, "train.csv", train.to_csv(index=False, lineterminator="\n").encode())
-        _add(archive, "sample_submission.csv", test.to_csv(index=False, lineterminator="\n").encode())
+        _add(archive, TABLES[0], train.to_csv(index=False, lineterminator="\n").encode())
+        _add(archive, TABLES[1], test.to_csv(index=False, lineterminator="\n").encode())
         images = in_order(partial(encoded, settings=settings), entries, workers)
         for entry, channels in zip(entries, track(images, "simulate", total=len(entries)), strict=True):
             for channel, data in zip(CHANNELS, channels, strict=True):
                 _add(archive, f"{entry.split}/{entry.id}_{channel}.png", data)
+
+
+def is_simulated(path: Path) -> bool:
+    """Whether ``write_archive`` has written a file: archives of real files are dated, and in another order."""
+    try:
+        with ZipFile(path) as archive:
+            tables = archive.infolist()[: len(TABLES)]
+    except (OSError, BadZipFile):
+        return False
+    return [(table.filename, table.date_time) for table in tables] == [(name, UNDATED) for name in TABLES]
 
 
 def encoded(entry: Entry, settings: Simulation) -> tuple[bytes, ...]:
@@ -93,6 +109,6 @@ def _end_with_parent() -> None:
 
 
 def _add(archive: ZipFile, name: str, data: bytes) -> None:
-    entry = ZipInfo(name)  # dated 1980, so that the bytes do not depend on the time
+    entry = ZipInfo(name, UNDATED)
     entry.external_attr = 0o644 << 16
     archive.writestr(entry, data)

@@ -4,7 +4,6 @@ Files are identified by their name without folders, because ids are unique. The 
 and whether ``train`` is a folder or a zip make no difference.
 """
 
-import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,10 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from pipeline.core import stray_files
 from pipeline.core.errors import InputError
 from pipeline.sources import zips
 
 PREFERRED = "competition.zip"
+
+UNREAD = (".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".001", ".z01")
+"""Endings of archives of other kinds than zip, and of the first part of a split one."""
+UNFINISHED = (".crdownload", ".part", ".download", ".filepart")
+"""Endings that browsers and the like give to a file until it is complete."""
+NAMED = 3
+"""Number of files that a message names."""
 
 
 class Loose(NamedTuple):
@@ -62,6 +69,10 @@ class Archive:
     members: Mapping[str, Member]
     repeated: Mapping[str, Sequence[str]]
     """All locations of each name that occurs more than once."""
+    spelled: Mapping[str, str]
+    """Names by their plain spelling, where that is another one: a1_green.png of a1_Green.PNG."""
+    advice: str = ""
+    """What to do about files that may contain others but are not read, as part of a message; empty without any."""
 
 
 @contextmanager
@@ -75,6 +86,12 @@ def open_archive(folder: Path) -> Iterator[Archive]:
     Raises:
         InputError: the folder is missing, or one of its zips is damaged, unsafe or nested too deeply.
     """
+    if folder.is_symlink() and not folder.exists():
+        raise InputError(
+            f"{folder} is a link to {folder.readlink()}, which does not exist: mount its disk or correct the link"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: replace it by a folder that contains the competition")
     if not folder.is_dir():
         raise InputError(
             f"{folder} is missing: create this folder and place the competition in it, as {PREFERRED}, "
@@ -88,28 +105,48 @@ def open_archive(folder: Path) -> Iterator[Archive]:
             first = members.setdefault(name, member)
             if first is not member:
                 repeated.setdefault(name, [first.where]).append(member.where)
-        yield Archive(folder, members, repeated)
+        yield Archive(folder, members, repeated, spellings(members, repeated), _advice(members))
+
+
+def plain(name: str) -> str:
+    """Name of a stain's file with its channel and ending in lower case; the id is left as it is."""
+    id_, mark, rest = name.rpartition("_")
+    return id_ + mark + rest.lower() if mark else name
+
+
+def spellings(members: Mapping[str, Member], repeated: dict[str, list[str]]) -> dict[str, str]:
+    """Names by their plain spelling, where that is another one; two names of one spelling are added to ``repeated``."""
+    found: dict[str, str] = {}
+    for name, member in members.items():
+        spelling = plain(name)
+        if spelling != name and (first := found.setdefault(spelling, name)) != name:
+            repeated.setdefault(first, [members[first].where]).append(member.where)
+    return found
+
+
+def _advice(members: Mapping[str, Member]) -> str:
+    """See ``Archive.advice``."""
+    advice = []
+    for endings, what in (
+        (UNREAD, "unpack {}: archives other than zips are not read"),
+        (UNFINISHED, "unfinished downloads: {}"),
+    ):
+        if named := sorted(member.where for name, member in members.items() if name.lower().endswith(endings)):
+            advice.append(what.format(", ".join(named[:NAMED]) + (", ..." if len(named) > NAMED else "")))
+    return "; ".join(advice)
 
 
 def _files(folder: Path, stack: ExitStack) -> Iterator[Member]:
     """All files in the folder and its subfolders; a zip yields the files in it."""
     has_preferred = (folder / PREFERRED).exists()
-    for path in _walk(folder):
+    for path in stray_files.walk(folder):
         name = PurePosixPath(path.relative_to(folder).as_posix())
         if not zips.is_zip(name):
             yield Loose(str(name), path)
         elif not has_preferred or str(name) == PREFERRED:
+            if path.with_suffix(".z01").exists():
+                raise InputError(
+                    f"{path} is a part of a split archive: join the parts (zip -s 0 {path.name} --out whole.zip) or "
+                    "unpack them, and remove the parts"
+                )
             yield from zips.members(path, name, stack)
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    seen: set[tuple[int, int]] = set()
-    # Symbolic links are followed, because a large archive or its unpacked folders may be on another disk.
-    for root, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(root)  # noqa: PTH116
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()  # a link to a parent folder would be followed forever
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(root, name) for name in sorted(names))

@@ -61,7 +61,9 @@ def decode(data: bytes, channel: str) -> Image:
     if data.startswith(_JPEG):
         _check_jpeg(data)
         return _stain(_decode(data, _COLOUR), channel)
-    raise InputError("neither a PNG, a TIFF nor a JPEG file: download it again")
+    raise InputError(
+        "neither a PNG, a TIFF nor a JPEG file (nor is BigTIFF read): download it again, or save it as one of these"
+    )
 
 
 def decode_composite(data: bytes) -> dict[str, Image]:
@@ -256,7 +258,7 @@ def _decode(data: bytes, flags: int) -> Image:
     except cv2.error:
         image = None
     if image is None:
-        raise InputError("a damaged image: download it again")
+        raise InputError("a damaged image, or one with an unusual compression: download it again, or save it as PNG")
     return image.astype(np.uint8, copy=False)
 
 

@@ -5,6 +5,7 @@ Instead, each line of the journal has a checksum of itself and of its row's pixe
 never reached the disk are detected, and these rows are packed again.
 """
 
+import errno
 import io
 import json
 import math
@@ -22,6 +23,9 @@ from pipeline.core.locks import locked
 from pipeline.core.progress import track
 
 JOURNAL = "journal"
+
+NOT_ALLOCATED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""What file systems that cannot allocate space in advance answer, such as ZFS and some network drives."""
 
 Pixels = npt.NDArray[np.uint8]
 Figures = tuple[str | int | float, ...]
@@ -106,7 +110,11 @@ def _allocate(images: int, shape: tuple[int, ...]) -> int:
     size = header.tell() + math.prod(shape)
     os.ftruncate(images, size)
     if allocate := getattr(os, "posix_fallocate", None):  # macOS has none
-        allocate(images, 0, size)
+        try:
+            allocate(images, 0, size)
+        except OSError as error:
+            if error.errno not in NOT_ALLOCATED:
+                raise
     _write(images, header.getvalue(), 0)
     return header.tell()
 

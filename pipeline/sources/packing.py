@@ -32,8 +32,8 @@ SPARE_BYTES = 64 * 2**20
 AHEAD = 2
 """Samples per thread that are being packed or wait to be recorded."""
 
-ENDINGS = (".png", ".jpg", ".tif", ".jpeg", ".tiff", ".PNG", ".JPG", ".TIF", ".JPEG", ".TIFF")
-"""Endings of files of one stain. If a sample has several, the first one counts."""
+ENDINGS = (".png", ".jpg", ".tif", ".jpeg", ".tiff", ".ome.tif", ".ome.tiff")
+"""Endings of files of one stain, in capitals or not. If a sample has several, the first one counts."""
 
 REMEDY = "add all four files of the sample, or download the archive again"
 """What to do about missing files of a source."""
@@ -150,7 +150,7 @@ def read_stain(archive: Archive, id_: str, channel: str, remedy: str) -> tuple[b
     """
     name = _file_name(archive, f"{id_}_{channel}")
     if name not in archive.members:
-        return Problem(name, f"files are missing: {remedy}")
+        return Problem(name, f"files are missing: {remedy}{f' ({archive.advice})' if archive.advice else ''}")
     try:
         data = read_file(archive, name)
         return data, images.decode(data, channel)
@@ -200,7 +200,9 @@ def in_threads(work: Callable[[T], R], items: Iterable[T], threads: int) -> Gene
 
 def _file_name(archive: Archive, stem: str) -> str:
     """Name of the file with the first of `ENDINGS` that exists, otherwise of a PNG."""
-    return next((name for ending in ENDINGS if (name := stem + ending) in archive.members), stem + ENDINGS[0])
+    names = [stem + ending for ending in ENDINGS]
+    plain = next((name for name in names if name in archive.members), None)
+    return plain or next((archive.spelled[name] for name in names if name in archive.spelled), names[0])
 
 
 def _stamp(archive: Archive, id_: str) -> str:

@@ -1,23 +1,21 @@
 """List the samples of a source: read and check its train.csv, sample_submission.csv and groups.csv."""
 
-import io
 import re
 
 import pandas as pd
 
 from pipeline.core.errors import InputError, Problem
-from pipeline.core.labels import CHANNELS, LABELS, format_target, parse_target
-from pipeline.core.progress import say
-from pipeline.sources.archive import Archive
+from pipeline.core.labels import CHANNELS, LABELS, format_target
+from pipeline.sources.archive import UNREAD, Archive, plain
+from pipeline.sources.tables import RIGHT_TARGET, parse_labels, read_table
 
 TRAIN, TEST, GROUPS = "train.csv", "sample_submission.csv", "groups.csv"
 
-_KNOWN = {TRAIN, TEST, GROUPS, "test_truth.csv", "README.md", "dvc.yaml", "dvc.lock", ".gitignore"}
-_IDS = {name.lower(): number for number, name in enumerate(LABELS)}
-SEPARATORS = (",", ";", "\t")
-"""Between the columns of a table: the first of them that its header contains."""
+_KNOWN = {TRAIN, TEST, GROUPS, "test_truth.csv", "readme.md", "dvc.yaml", "dvc.lock", ".gitignore"}
+NAMED = 3
+"""Number of files that a message names."""
 RIGHT = {
-    TRAIN: "'a1,16 0' below 'Id,Target'",
+    TRAIN: RIGHT_TARGET,
     TEST: "'b1,0' below 'Id,Predicted'",
     GROUPS: "'a1,HPA000001' below 'id,antibody'",
 }
@@ -43,7 +41,7 @@ def list_samples(archive: Archive) -> tuple[pd.DataFrame, list[Problem]]:
     """
     train, problems = _checked_ids(_table(archive, TRAIN, ["Id", "Target"]), TRAIN)
     test, test_problems = _checked_ids(
-        _table(archive, TEST, ["Id"]) if TEST in archive.members else pd.DataFrame({"Id": []}, dtype=str), TEST
+        _table(archive, TEST, ["Id"]) if _find(archive, TEST) else pd.DataFrame({"Id": []}, dtype=str), TEST
     )
     targets, target_problems = _targets(train)
     in_both = test["Id"].isin(train["Id"])
@@ -67,47 +65,40 @@ def unlisted(archive: Archive, samples: pd.DataFrame) -> list[str]:
     return [
         member.where
         for name, member in archive.members.items()
-        if name not in _KNOWN and name.rpartition(".")[0] not in listed
+        if name.lower() not in _KNOWN and plain(name).partition(".")[0] not in listed
     ]
 
 
 def _table(archive: Archive, name: str, columns: list[str]) -> pd.DataFrame:
-    """Read the named columns of a table as text."""
-    if name not in archive.members:
+    """Read the named columns of a table as text, without the rows that are empty."""
+    found = _find(archive, name)
+    if found is None:
         raise InputError(
-            f"{archive.folder}: there is no {name} among {len(archive.members)} files: "
+            f"{archive.folder}: there is no {name} among {len(archive.members)} files{_resembling(archive, name)}: "
             "place Kaggle's competition.zip, or all of its contents, in this folder"
         )
-    if name in archive.repeated:
-        raise InputError(f"{archive.folder}: {' and '.join(archive.repeated[name])} both exist: keep only one")
-    member = archive.members[name]
-    where, data = member.where, member.read()
-    header = data.partition(b"\n")[0]
-    separator = next((mark for mark in SEPARATORS if mark.encode() in header), SEPARATORS[0])
-    try:
-        table = pd.read_csv(
-            io.BytesIO(data), sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        ).fillna("")
-    except ValueError as error:
-        raise InputError(f"{archive.folder / where} is not a table ({error}): save it as CSV in UTF-8") from None
-    if not isinstance(table.index, pd.RangeIndex):
-        # If rows are too long, pandas uses their first values as row names, which would shift the columns.
-        raise InputError(f"{archive.folder / where} has rows with more values than its header: correct them")
-    written = table.columns
-    lower = [column.strip().lower() for column in written]
-    if not set(columns) <= set(written) and len(set(lower)) == len(lower):
-        table.columns = pd.Index([{name.lower(): name for name in columns}.get(column, column) for column in lower])
-    if not set(columns) <= set(table.columns):
-        row = f" (its first row: {separator.join(table.iloc[0])})" if len(table) else ""
-        raise InputError(
-            f"{archive.folder / where} has the columns {', '.join(written)}{row}, but needs {' and '.join(columns)}: "
-            f"write rows such as {RIGHT[name]}"
-        )
-    if table.empty:
-        raise InputError(f"{archive.folder / where} has no rows: download it again")
-    if separator != SEPARATORS[0]:
-        say(f"{archive.folder / where}: read with {separator!r} between the columns")
-    return table[columns]
+    if found in archive.repeated:
+        raise InputError(f"{archive.folder}: {' and '.join(archive.repeated[found])} both exist: keep only one")
+    member = archive.members[found]
+    return read_table(member.read(), archive.folder / member.where, columns, RIGHT[name])
+
+
+def _find(archive: Archive, name: str) -> str | None:
+    """Name of a table among the files; without one, of the only file whose name differs in capitals alone."""
+    if name in archive.members:
+        return name
+    same = [member for member in archive.members if member.lower() == name]
+    return same[0] if len(same) == 1 else None
+
+
+def _resembling(archive: Archive, name: str) -> str:
+    """What else there is that may be or contain the table, as part of a message."""
+    start = name.removesuffix(".csv")
+    alike = (member for member in archive.members if member.lower().startswith(start) and "csv" in member)
+    similar = sorted(member for member in alike if not member.lower().endswith(UNREAD))
+    found = [f"rename {', '.join(map(repr, similar[:NAMED]))} if that is it"] if similar else []
+    found += [archive.advice] if archive.advice else []
+    return f" ({'; '.join(found)})" if found else ""
 
 
 def _checked_ids(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[Problem]]:
@@ -134,24 +125,16 @@ def _targets(train: pd.DataFrame) -> tuple[pd.Series, list[Problem]]:
     targets, problems = [], []
     for id_, text in zip(train["Id"], train["Target"], strict=True):
         try:
-            targets.append(format_target(_parse_labels(text)))
+            targets.append(format_target(parse_labels(text)))
         except InputError:
             targets.append("")
             problems.append(Problem(f"{id_} ({text!r})", what))
     return pd.Series(targets, index=train.index, dtype=str), problems
 
 
-def _parse_labels(text: str) -> tuple[int, ...]:
-    """Parse label ids separated by blanks, | or ; or names separated by | or ; in capitals or not."""
-    words = [word.strip() for word in re.split(r"[|;,]", text)]
-    if all(word.lower() in _IDS for word in words):
-        return parse_target(" ".join(str(_IDS[word.lower()]) for word in words))
-    return parse_target(" ".join(words))
-
-
 def _groups(archive: Archive, samples: pd.DataFrame) -> tuple[pd.Series, list[Problem]]:
     """The antibody of each sample, empty if it is unknown."""
-    if GROUPS not in archive.members:
+    if not _find(archive, GROUPS):
         return samples["id"].str.extract(_ATLAS_ID, expand=False).fillna(""), []
     table = _table(archive, GROUPS, ["id", "antibody"])
     repeated = table["id"].duplicated()

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path, PurePath, PurePosixPath
 from typing import NamedTuple
 
+from pipeline.core import stray_files
 from pipeline.core.errors import InputError
 
 MAX_BYTES = 32 * 2**20
@@ -101,6 +102,8 @@ def _members(path: Path, file: io.BufferedReader, descriptor: int, within: PureP
     for info in infos:
         name = within / _safe_name(path, info)
         header = start + info.header_offset
+        if any(part.startswith(".") or stray_files.is_stray_folder(part) for part in name.parts[:-1]):
+            continue  # such as __MACOSX, and a recycle bin of a packed disk
         if is_zip(name):
             with _inner_zip(path, file, info, descriptor) as inner:
                 yield from _members(path, inner, descriptor, name)

@@ -14,7 +14,7 @@ from pipeline.core.paths import replacing
 def main() -> None:
     """Write the digests of all other stages."""
     for file in sorted(Path(__file__).parent.glob("[a-z]*.py")):
-        if file.stem != "code":
+        if file.stem != "code" and file.stem.isidentifier():  # a copy that a sync program makes is no module
             with replacing(paths.code(file.stem)) as temporary:
                 temporary.write_text(code_digest.of_module(f"pipeline.stages.{file.stem}"), encoding="utf-8")
 

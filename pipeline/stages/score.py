@@ -15,7 +15,7 @@ import pandas as pd
 from pipeline.core import paths
 from pipeline.core.entry import run_main
 from pipeline.core.errors import InputError
-from pipeline.core.labels import CHANNELS, LABELS, target_matrix
+from pipeline.core.labels import CHANNELS, LABELS, format_target, target_matrix
 from pipeline.core.params import Params, load
 from pipeline.core.paths import replacing
 from pipeline.data.fold_assignment import assign_folds
@@ -39,22 +39,19 @@ from pipeline.reporting.figures import (
     draw_precision_recall_grid,
 )
 from pipeline.sources.packed_array import read_index
+from pipeline.sources.tables import RIGHT_TARGET, parse_labels, read_table
 
 LEAST_BRIGHTNESS = 1e-3
 """Added to brightness (as a share of white), so that the logarithm of a black channel is finite."""
 
 
 def read_test_truth(path: Path, ids: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
-    """Read the true labels of the test samples ``ids``, (N, 28), from a CSV with the columns Id and Target.
+    """Read the true labels of the test samples ``ids``, (N, 28), from a table like train.csv.
 
     Raises:
         InputError: the file is damaged, or its ids are not those of the test set.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        targets = table.set_index("Id")["Target"]
-    except (KeyError, ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a CSV with the columns Id and Target ({error})") from None
+    targets = read_table(path.read_bytes(), path, ["Id", "Target"], RIGHT_TARGET).set_index("Id")["Target"]
     if sorted(targets.index) != sorted(ids.tolist()):
         lacking = sorted(set(ids.tolist()) - set(targets.index))
         raise InputError(
@@ -62,7 +59,7 @@ def read_test_truth(path: Path, ids: npt.NDArray[np.str_]) -> npt.NDArray[np.boo
             f"(missing: {', '.join(lacking[:3]) or 'none'}): replace or remove the file"
         )
     try:
-        return target_matrix(targets.loc[ids.tolist()])
+        return target_matrix(format_target(parse_labels(text)) for text in targets.loc[ids.tolist()])
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

@@ -17,6 +17,7 @@ from pipeline.core.progress import track
 from pipeline.data.fold_table import read_folds
 from pipeline.data.loader import Samples, closing_workers, ordered_batches
 from pipeline.evaluation.prediction_files import Predictions
+from pipeline.inference.finite import check_finite
 from pipeline.inference.probabilities import probabilities
 from pipeline.models import checkpoint
 from pipeline.sources.packed_array import open_images, read_index
@@ -54,6 +55,8 @@ def main() -> None:
         test=predict(test, "test"),
     )
     if world.is_main:
+        for found in (predictions.held_out, predictions.test):
+            check_finite(found, str(paths.model(name, fold)))
         predictions.save(paths.predictions(name, fold))
         if paths.states(name, fold).exists():
             shutil.rmtree(paths.states(name, fold))

@@ -21,6 +21,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS, LABELS
 from pipeline.core.paths import replacing
 from pipeline.inference.attention_maps import MAP_SIZE, label_maps
+from pipeline.inference.trained_models import find_models
 from pipeline.models import checkpoint
 from pipeline.models.classical import FeatureForest
 from pipeline.models.provenance import Provenance
@@ -57,6 +58,19 @@ def test_probabilities_are_the_mean_over_models_folds_and_views(run: Predict) ->
         chosen = [LABELS[label] for label in np.flatnonzero(mean >= 0.6)] or [LABELS[mean.argmax()]]
         assert table["labels"][row].split("; ") == chosen
     assert table[list(LABELS)].nunique().min() == len(IDS)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_that_predicts_no_numbers_is_named_and_nothing_is_written(run: Predict, value: float) -> None:
+    path = paths.model("small", 1)
+    network, recipe = checkpoint.load(path)
+    with torch.no_grad():
+        next(iter(network.parameters()))[0] = value
+    checkpoint.save(path, network, recipe, Provenance())
+    before = sorted(Path().iterdir())
+    with pytest.raises(InputError, match=r"^model small: its predictions are not finite: .*learning_rate, and train"):
+        run("new", "--maps", "maps")
+    assert sorted(Path().iterdir()) == before
 
 
 @pytest.mark.usefixtures("folder")
@@ -131,6 +145,32 @@ def test_each_decided_label_has_its_overlay(run: Predict) -> None:
 
 
 @pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("name", "ignored"),
+    [
+        ("._fold-0.safetensors", True),
+        ("fold-0.sync-conflict-20240501-101112.safetensors", True),
+        ("@eaDir/fold-0.safetensors", True),
+        ("$RECYCLE.BIN/large/fold-0.safetensors", True),
+        (".ipynb_checkpoints/fold-0.safetensors", True),
+        ("fold-0 copy.safetensors", False),
+        ("fold-0 (1).safetensors", False),
+    ],
+)
+def test_copies_of_a_model_that_other_programs_make_are_ignored_and_a_user_s_own_are_named(
+    folder: Path, name: str, ignored: bool
+) -> None:
+    found = find_models(Path("models"))
+    copied = folder / "models/large" / name
+    copied.parent.mkdir(parents=True, exist_ok=True)
+    copied.write_bytes(b"a copy")
+    if ignored:
+        assert find_models(Path("models")) == found
+    else:
+        with pytest.raises(InputError, match=r"fold-0 .*: '0 .*' is not a fold: rename it"):
+            find_models(Path("models"))
+
+
 def test_a_place_inside_a_file_and_two_networks_of_one_fold_are_refused(run: Predict) -> None:
     Path("file").write_text("mine")
     with pytest.raises(InputError, match="file is a file, not a folder"):

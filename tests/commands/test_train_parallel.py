@@ -12,7 +12,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from pipeline.commands.train_parallel import BEFORE, Job, cores_per_job, gpus_per_job, messages, run_jobs, stale
+from pipeline.commands.train_parallel import BEFORE, Job, cores_per_job, gpus_per_job, inputs, messages, run_jobs, stale
 from pipeline.core.errors import InputError
 from tests.benchmarks.test_interrupt_benchmark import alive
 
@@ -127,6 +127,27 @@ def test_a_failed_job_is_named_and_the_others_end(project: Path) -> None:
     (project / "fail-1").unlink()
     assert run_jobs(JOBS, 1) == []
     assert reproduced() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("weights/.DS_Store", False),
+        ("weights/Thumbs.db", False),
+        ("weights/README.md", False),
+        ("weights/resnet34.pth.crdownload", False),
+        ("weights/@eaDir/mine.pth", False),
+        ("weights/mine.pth", True),
+        ("weights/others/mine.safetensors", True),
+        ("params.yaml", True),
+        ("data/folds.csv", True),
+    ],
+)
+def test_a_run_ends_for_a_change_of_what_the_jobs_read_and_for_no_other(project: Path, name: str, read: bool) -> None:
+    before = inputs()
+    (project / name).parent.mkdir(parents=True, exist_ok=True)
+    (project / name).write_text("new")
+    assert (inputs() != before) == read
 
 
 def test_every_job_has_a_gpu_of_its_own_and_its_share_of_the_cores(tmp_path: Path) -> None:

@@ -279,3 +279,13 @@ def test_the_stage_writes_the_digests_of_all_others(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     code.main()
     assert {path.name: path.read_text(encoding="utf-8") for path in Path("code-digests").iterdir()} == expected
+
+
+def test_copies_that_other_programs_make_of_a_stage_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = ("._train.py", "train.sync-conflict-20240501-101112.py", "train (Ana's conflicted copy).py", "train 2.py")
+    for name in ("train.py", *copies):
+        (tmp_path / name).write_bytes(b"\0 not Python")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(code, "__file__", str(tmp_path / "code.py"))
+    code.main()
+    assert [path.name for path in Path("code-digests").iterdir()] == ["train.txt"]

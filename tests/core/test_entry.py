@@ -30,6 +30,20 @@ def fail_with(error: BaseException) -> None:
             OSError(errno.EACCES, "Permission denied", "a.npy"),
             "error: a.npy: Permission denied: check write permission",
         ),
+        (
+            OSError(errno.EFBIG, "File too large", "a.npy"),
+            "error: a.npy: File too large: choose a disk",
+        ),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "error: Disk quota exceeded: free some space or choose another"),
+        (OSError(errno.EIO, "Input/output error", "a.npy"), "error: a.npy: Input/output error: check the disk or"),
+        (OSError(errno.ESTALE, "Stale file handle", "a.npy"), "error: a.npy: Stale file handle: check the disk or"),
+        (OSError(errno.EMFILE, "Too many open files", "a.npy"), "error: a.npy: Too many open files: raise the number"),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300),
+            f"error: {'a' * 300}: File name too long: shorten",
+        ),
+        (MemoryError(), "error: not enough memory: close other programs or raise the limit, or lower batch_size"),
+        (MemoryError("Unable to allocate 9 GiB"), "error: not enough memory (Unable to allocate 9 GiB): close other"),
         (KeyboardInterrupt(), 130),
         (Stopped(signal.SIGTERM), 143),
     ],
@@ -56,7 +70,34 @@ def test_bugs_keep_their_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run_main(lambda: fail_with(ZeroDivisionError()))
     with pytest.raises(OSError, match="gone"):
-        run_main(lambda: fail_with(OSError(errno.EIO, "gone")))
+        run_main(lambda: fail_with(OSError(errno.EBADF, "gone")))
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv"):
+        run_main(lambda: print(Path("nowhere.csv").read_text()))
+
+
+@pytest.mark.parametrize("name", ["models", ".resume", "data/packed", "report.html"])
+@pytest.mark.parametrize("act", ["read", "write"])
+def test_a_link_to_a_disk_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, act: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path(name).symlink_to("/unmounted/disk")
+    path = Path(name) / "x/y.npy"
+
+    def work() -> None:
+        if act == "read":
+            path.read_bytes()
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+    message = rf"^error: {name} is a link to /unmounted/disk, which does not exist: mount its disk or correct the link"
+    with pytest.raises(SystemExit, match=message):
+        run_main(work)
+    Path(name).unlink()
+    Path(name).touch()
+    with pytest.raises(SystemExit, match=rf"^error: {name} is a file, but has to be a folder: move it away"):
+        run_main(work)
 
 
 @pytest.mark.parametrize(

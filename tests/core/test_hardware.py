@@ -1,9 +1,10 @@
 """What a step frees stays with the process; GPUs, compilers and cores that cannot be used are not."""
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ((9, 0), ["sm_80", "sm_90a"], True),
         ((12, 0), ["sm_90", "compute_90"], True),  # compiled by the driver
         ((12, 0), ["sm_90", "sm_100"], False),
+        ((5, 2), ["sm_50", "sm_60"], True),  # GTX 980
+        ((3, 7), ["sm_50", "sm_60"], False),  # K80
+        ((10, 0), ["sm_90a", "sm_100a", "sm_120f"], True),
+        ((9, 0), ["gfx906", "gfx90a", "gfx942"], True),  # AMD
+        ((9, 0), [], True),  # a build that does not tell
     ],
 )
 def test_a_gpu_without_kernels_is_refused_before_it_is_used(
@@ -105,15 +111,105 @@ def test_on_macos_no_process_is_forked_unasked(monkeypatch: pytest.MonkeyPatch) 
     assert processors.workers("auto") > 0  # packing and simulating start processes of their own kind
 
 
-def test_compilation_asks_for_a_compiler_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Put a compiler named ``mine`` into PATH, alone: a shell script in which {} is the real one."""
+    real = shutil.which("g++") or shutil.which("clang++")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(InputError, match=r"compile: true needs a compiler, and there is no \S+ in PATH: install it"):
+    monkeypatch.setattr(hardware, "device", lambda: torch.device("cpu"))
+
+    def write(script: str) -> None:
+        if real is None:
+            pytest.skip("no compiler here")
+        (tmp_path / "mine").write_text(f"#!/bin/sh\n{script.format(real)}\n")
+        (tmp_path / "mine").chmod(0o755)
+
+    return write
+
+
+NO_HEADERS = "echo 'fatal error: Python.h: No such file or directory' >&2; exit 1"
+NO_LIBRARY = "echo 'ld: error: cannot find -lstdc++' >&2; exit 1"
+NOTHING = ": > /dev/null"
+
+
+@pytest.mark.parametrize(
+    ("script", "setting", "message"),
+    [
+        ("", None, r"compile: true needs a compiler, and there is no \S+ in PATH: install it"),
+        ("", "theirs", r"compile: true needs a compiler, and there is no theirs in PATH: install it"),
+        ("", " ", r"compile: true needs a compiler, and there is no"),
+        (
+            NO_HEADERS,
+            "mine",
+            r"mine finds no Python\.h, the headers of Python 3\.\d+: install them .*python3-dev\)",
+        ),
+        (NO_LIBRARY, "mine", r"mine does not compile \(ld: error: cannot find -lstdc\+\+\): install another"),
+        ("exit 1", "mine", r"mine does not compile \(no error message\): install another compiler and name it by CXX"),
+        (
+            NOTHING,
+            "mine -O1",
+            r"what mine -O1 compiles cannot be loaded \(.*\): set TORCHINDUCTOR_CACHE_DIR to a folder",
+        ),
+    ],
+)
+def test_compilation_asks_for_a_compiler_that_works_before_it_starts(
+    compiler: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, script: str, setting: str | None, message: str
+) -> None:
+    compiler(script)
+    if setting is not None:
+        monkeypatch.setenv("CXX", setting)
+    with pytest.raises(InputError, match=rf"^params\.yaml: .*{message}.*or set compile: false$"):
         hardware.check_compiler()
-    (tmp_path / "mine").write_text("#!/bin/sh\n")
-    (tmp_path / "mine").chmod(0o755)
-    monkeypatch.setenv("CXX", "mine")
+
+
+@pytest.mark.parametrize("setting", ["mine", "mine -O1"])
+def test_a_compiler_that_works_passes(
+    compiler: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, setting: str, tmp_path: Path
+) -> None:
+    compiler('PATH=/usr/bin:/bin exec {} "$@"')
+    monkeypatch.setenv("CXX", setting)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "not made yet"))
     hardware.check_compiler()
+
+
+@pytest.mark.usefixtures("compiler", "gpu")
+def test_a_gpu_needs_a_compiler_of_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "device", lambda: torch.device("cuda"))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(InputError, match="there is no gcc or clang in PATH"):
+        hardware.check_compiler()
+    monkeypatch.setenv("CC", "theirs")
+    with pytest.raises(InputError, match="there is no theirs in PATH"):
+        hardware.check_compiler()
+
+
+QUOTA = """
+import builtins, io, os
+exists, opened = os.path.exists, builtins.open
+os.path.exists = lambda path: path == "/sys/fs/cgroup/cpu.max" or exists(path)
+builtins.open = lambda path, *rest, **more: (
+    io.StringIO("{quota} 100000") if path == "/sys/fs/cgroup/cpu.max" else opened(path, *rest, **more)
+)
+from pipeline.core import processors; print(processors.usable(), processors.workers("auto"))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="containers have quotas on Linux")
+@pytest.mark.parametrize(
+    ("quota", "environment", "cores"),
+    [
+        ("100000", {}, "1"),
+        ("20000", {}, "1"),  # a fifth of a core
+        ("max", {"LOKY_MAX_CPU_COUNT": "1"}, "1"),
+    ],
+)
+def test_cores_that_a_container_does_not_allow_are_not_used(
+    quota: str, environment: dict[str, str], cores: str
+) -> None:
+    command = [sys.executable, "-c", QUOTA.format(quota=quota)]
+    found = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [cores, cores]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="there is no affinity on this system")

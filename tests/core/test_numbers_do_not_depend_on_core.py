@@ -147,7 +147,9 @@ def test_there_is_no_arithmetic_but_that_of_times_messages_and_processes(path: P
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.BinOp):
             text, left = ast.unparse(node), ast.unparse(node.left)
-            is_path = isinstance(node.op, ast.Div) and left.startswith(("DATA", "PACKED", "RESUME", "Path(", "path"))
+            is_path = isinstance(node.op, ast.Div) and left.startswith(
+                ("DATA", "PACKED", "CONTACT_SHEETS", "RESUME", "Path(", "path")
+            )
             is_type = isinstance(node.op, ast.BitOr)
             is_string = isinstance(node.op, ast.Add) and any(quote in text for quote in "\"'")
             if not (is_path or is_type or is_string):

@@ -44,6 +44,24 @@ def test_every_profile_is_valid(profile: Path) -> None:
         ("  cbam-384:", "  resnet18.a1:", r"models.*resnet18\.a1.*pattern"),
         ("  cbam-384:", "  CON:", r"models: 'CON' is no name of a folder on all systems"),
         ("  cbam-384:", "  CBAM-320:", r"models: 'CBAM-320' occurs twice; names that differ in case only"),
+        ("sources: [sample]", "sources: [Packed]", r"data\.sources: data/Packed is written by the pipeline: choose"),
+        (
+            "sources: [sample]",
+            "sources: [contact-sheets]",
+            r"data\.sources: data/contact-sheets is written by the",
+        ),
+        ("sources: [sample]", "sources: [folds.csv]", r"data\.sources: data/folds\.csv is written by the pipeline"),
+        ("sources: [sample]", "sources: [2018]", r"data\.sources\.0: .*valid string \(it is 2018\)$"),
+        ("sources: [sample]", "sources: ['kaggle ']", r"data\.sources\.0: .*pattern.* \(it is 'kaggle '\)$"),
+        ("sources: [sample]", f"sources: [{'a' * 101}]", r"data\.sources\.0: .*at most 100 characters"),
+        ("  cbam-384:", "  34:", r": models\.34: keys are text: write it in quotes, or choose another name$"),
+        ("  cbam-384:", "  0x22:", r": models\.34: keys are text"),
+        ("  cbam-384:", "  true:", r": models\.True: keys are text"),
+        ("  cbam-384:", "  2018-10-01:", r": models\.datetime\.date\(2018, 10, 1\): keys are text"),
+        ("  cbam-384:", "  cbam-320:", r"is not valid YAML: .*line \d+.*duplicate key .cbam-320"),
+        ("  cbam-384:", "  CBAM für ER:", r"models\.CBAM für ER.*pattern"),
+        ("  cbam-384:", f"  {'a' * 101}:", r"models\.a+.*at most 100 characters"),
+        ("ids: [0, 1, 2]", "ids: ['0', '1']", r"folds\.ids\.0: .*valid integer \(it is '0'\); folds\.ids\.1: [^;]*$"),
         ("ids: [0, 1, 2]", "ids: [0, 1, 1]", r"folds\.ids: fold ids repeat"),
         ("ids: [0, 1, 2]", "ids: [0]", r"folds\.ids: .*at least 2"),
         ("keep: last", "keep: first", r"models\.[\w-]+\.keep: .*'last' or 'best_loss' \(it is 'first'\)"),
@@ -60,6 +78,12 @@ def test_every_profile_is_valid(profile: Path) -> None:
 def test_a_wrong_key_or_value_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load(tmp_path, old, new)
+
+
+@pytest.mark.parametrize("name", ["on", "null-model", "1e3-steps", "a" * 100, "2018-10", "'34'"])
+def test_a_name_that_every_program_takes_for_text_is_allowed(tmp_path: Path, name: str) -> None:
+    settings = load(tmp_path, "  cbam-384:", f"  {name}:")
+    assert name.strip("'") in settings.models
 
 
 CLASSICAL = "  forest:\n    kind: classical\n"

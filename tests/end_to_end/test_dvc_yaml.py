@@ -3,14 +3,17 @@
 import re
 import shutil
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
+from pipeline.core import stray_files
+
 FILES = (Path("dvc.yaml"), Path("data/sample/dvc.yaml"))
+ROOT = Path(__file__).parents[2]
 LONGEST = 200
 
 
@@ -90,10 +93,15 @@ def test_git_ignores_sources_and_dvc_sees_the_stage_of_the_simulated_one(
     for name in ignored:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
+    for name in (".venv", ".resume", "models", "history", "data/packed", "weights/large.safetensors", "data/linked"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).symlink_to("/larger/disk")
+    shutil.copy(ROOT / "weights/.gitignore", "weights/.gitignore")
     subprocess.run(["git", "init", "--quiet"], check=True)
     subprocess.run(["git", "add", "--all"], check=True)
-    listed = subprocess.run(["git", "ls-files", "data"], capture_output=True, text=True, check=True)
-    assert listed.stdout.split() == ["data/sample/dvc.yaml"]
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True)
+    ours = {".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml", "weights/.gitignore"}
+    assert set(listed.stdout.split()) == {"data/sample/dvc.yaml"} | ours
     with Repo() as repo:
         assert "data/sample/dvc.yaml:simulate" in {stage.addressing for stage in repo.index.stages}
 
@@ -109,10 +117,33 @@ def test_git_ignores_sources_and_dvc_sees_the_stage_of_the_simulated_one(
         ("#cells.yaml#", False),
         (".~lock.cells.csv#", False),
         ("cells.safetensors~", False),
+        ("cells.safetensors:Zone.Identifier", False),
+        ("Icon\r", False),
+        ("Desktop.ini", False),
+        ("cells (Ana's conflicted copy 2024-05-01).safetensors", False),
+        ("cells.sync-conflict-20240501-101112-ABCDEFG.safetensors", False),
+        ("resnet34.pth.crdownload", False),
+        ("@eaDir/cells.safetensors/SYNOINDEX", False),
+        ("lost+found/#123", False),
+        ("#recycle/cells.safetensors", False),
+        ("$RECYCLE.BIN/$R1.safetensors", False),
+        (".snapshot/hourly.0/cells.safetensors", False),
+        (".history/cells_20240501.yaml", False),
+        ("Icons.safetensors", True),
+        ("part.safetensors", True),
         ("mine.safetensors", True),
         ("mine.pth", True),
     ],
 )
 def test_what_a_desktop_leaves_behind_makes_nothing_stale(name: str, seen: bool) -> None:
     with Repo() as repo:
-        assert repo.dvcignore.is_ignored_file(f"weights/{name}") != seen
+        ignored = repo.dvcignore.is_ignored_file(f"weights/{name}")
+    assert ignored != seen
+    assert stray_files.is_stray(PurePath("weights", name)) != seen
+
+
+def test_dvc_ignores_the_files_of_other_programs_that_reading_ignores() -> None:
+    lines = Path(".dvcignore").read_text().splitlines()
+    listed = [line.removeprefix("\\") for line in lines if not line.startswith("# ")]
+    patterns = [*stray_files.FOLDERS, *stray_files.FILES]
+    assert [line for line in listed if line in patterns] == patterns

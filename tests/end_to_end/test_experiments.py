@@ -2,9 +2,12 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("dvc.yaml", ".dvcignore", ".gitignore", "params.yaml"):
+        for name in ("dvc.yaml", ".dvcignore", ".gitattributes", ".gitignore", "params.yaml"):
             shutil.copy(ROOT / name, root / name)
         shutil.copytree(ROOT / "pipeline", root / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
@@ -105,38 +108,96 @@ def test_an_experiment_runs_in_the_folder_and_a_template_still_reaches_the_model
     project.run("dvc", "checkout", "--quiet", "--force")
 
 
+def test_a_model_is_added_by_an_experiment(project: Project) -> None:
+    """It takes what it lacks from its template; a typo is one message, and leaves no experiment."""
+    added = "+models.second={kind: classical, size: 32}"
+    project.run("dvc", "exp", "run", "--name", "second", "-S", added, "complete-models")
+    template = params.load(project.root / "params.yaml").templates.classical
+    second = params.load_model(project.root / paths.model_params("second"))
+    assert second == template.model_copy(update={"size": 32})
+    project.run("git", "checkout", "--quiet", ".")
+    said = project.run("dvc", "exp", "run", "--name", "typo", "-S", "+ensemble.tresholds=global", "ensemble", code=255)
+    assert "error: params.yaml: ensemble.tresholds: unknown key; allowed here: blend" in said
+    assert "Traceback" not in said
+    assert "typo" not in experiments(project)
+    project.run("git", "checkout", "--quiet", ".")
+    project.run("dvc", "checkout", "--quiet", "--force")
+
+
+@contextmanager
+def asked_all_the_time(project: Project, *commands: str) -> Iterator[None]:
+    """As an editor's extension asks for what it shows, while the block runs."""
+    path = str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]
+    asking = subprocess.Popen(
+        f"while :; do {'; '.join(commands)}; done",
+        shell=True,  # a loop
+        cwd=project.root,
+        env=os.environ | {"PATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+        assert asking.poll() is None
+    finally:
+        os.killpg(asking.pid, signal.SIGKILL)
+        asking.wait()
+
+
+def test_an_experiment_is_taken_over_and_given_up_again_without_a_run(project: Project) -> None:
+    with asked_all_the_time(project, "dvc exp show", "dvc data status", "dvc params diff", "git status"):
+        taken = ("--name", "taken", "-S", "ensemble.thresholds=fixed", "ensemble")
+        project.run("dvc", "--wait-for-lock", "exp", "run", *taken)
+    project.run("git", "checkout", "--quiet", ".")
+    project.run("dvc", "checkout", "--quiet", "--force")
+    project.run("dvc", "exp", "apply", "taken")
+    assert params.load(project.root / "params.yaml").ensemble.thresholds == "fixed"
+    project.run("git", "checkout", "--quiet", ".")
+    project.run("dvc", "checkout", "--quiet", "--force")
+    assert "up to date" in project.run("dvc", "status")
+
+
 def test_an_experiment_runs_in_a_copy(project: Project) -> None:
     project.run("dvc", "exp", "run", "--temp", "--name", "aside", "-S", "ensemble.thresholds=counts", "ensemble")
     assert "aside" in experiments(project)
     assert params.load(project.root / "params.yaml").ensemble.thresholds == "per_label"
 
 
-def test_an_experiment_waits_in_the_queue(project: Project) -> None:
-    project.run("dvc", "exp", "run", "--queue", "--name", "later", "-S", "ensemble.thresholds=expected", "ensemble")
+def test_a_grid_of_experiments_waits_in_the_queue(project: Project) -> None:
+    project.run("dvc", "exp", "run", "--queue", "-S", "ensemble.thresholds=expected,fixed", "ensemble")
     project.run("dvc", "queue", "start")
     for _ in range(120):
         status = project.run("dvc", "queue", "status")
         if "Running" not in status and "Queued" not in status:
             break
         time.sleep(1)
-    assert "Success" in status
-    assert "later" in experiments(project)
+    assert status.count("Success") == 2
+    assert experiments(project).count(",Success") == 2
 
 
 def test_a_clone_gets_the_results_without_the_images(project: Project, tmp_path: Path) -> None:
+    """Also one without history, with git's settings for Windows, in a folder that is not named in ASCII."""
     project.run("git", "checkout", "--quiet", "--force", ".")
     project.run("dvc", "repro")
-    project.run("dvc", "remote", "add", "--local", "--default", "store", str(tmp_path / "store"))
+    project.run("dvc", "remote", "add", "--local", "--default", "--force", "store", str(tmp_path / "store"))
     project.run("dvc", "push")
-    clone = tmp_path / "clone"
-    project.run("git", "clone", "--quiet", str(project.root), str(clone))
+    clone = tmp_path / "Jörg's clone"
+    options = ("--depth", "1", "--config", "core.autocrlf=true")
+    project.run("git", "clone", "--quiet", *options, f"file://{project.root}", str(clone))
     (clone / "data" / SOURCE).unlink()  # the colleague has no images
     project.run("dvc", "remote", "add", "--local", "--default", "store", str(tmp_path / "store"), cwd=clone)
+    predict = (sys.executable, "-m", "pipeline", "predict", str(project.root / "data" / SOURCE), "--out", "new.csv")
+    said = project.run(*predict, cwd=clone, code=1)
+    assert "models: no models found" in said
+    assert "dvc pull" in said
     project.run("dvc", "pull", cwd=clone)
     said = project.run("dvc", "repro", "--pull", cwd=clone)
     assert "Running stage" not in said
     for name in ("report.html", "submission.csv", "blend/decisions.json", "models/forest/fold-0.safetensors"):
         assert (clone / name).read_bytes() == (project.root / name).read_bytes()
+    project.run(*predict, cwd=clone)
+    assert (clone / "new.csv").exists()
     said = project.run("dvc", "repro", cwd=clone, code=255)
     assert "failed to reproduce 'pack@own'" in said
     assert f"data/{SOURCE}" in said

@@ -332,7 +332,7 @@ def test_a_program_that_asks_for_the_status_all_the_time_disturbs_nothing(projec
     parameters = path.read_text()
     project.configure(lambda settings: settings["models"]["net"].update(seed=5))
     asking = subprocess.Popen(
-        "while :; do dvc status --quiet; done",
+        "while :; do dvc status --quiet; dvc metrics show; dvc dag; python -m pipeline summary; done",
         shell=True,  # a loop
         cwd=project.root,
         env=os.environ | project.variables,
@@ -354,16 +354,26 @@ def test_a_program_that_asks_for_the_status_all_the_time_disturbs_nothing(projec
     assert not project.stale()
 
 
-def test_what_is_large_can_be_moved_to_another_disk(project: Project, tmp_path: Path) -> None:
-    for name in ("data/packed", "data/sample"):
+@pytest.mark.parametrize(
+    ("moved", "stage"),
+    [
+        (("data/packed", "data/sample"), "pack@sample"),
+        (("models", "blend", "weights", ".resume", ".dvc/cache"), "train@forest-0"),
+    ],
+)
+def test_what_is_large_can_be_moved_to_another_disk(
+    project: Project, tmp_path: Path, moved: tuple[str, ...], stage: str
+) -> None:
+    for name in moved:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.move(project.root / name, tmp_path / name)
         (project.root / name).symlink_to(tmp_path / name)
     try:
+        assert project.repro("--force", "--single-item", stage) == {stage}
         assert project.repro() == set()
-        assert project.repro("--force", "--single-item", "pack@sample") == {"pack@sample"}
-        assert project.repro() == set()
+        assert all((project.root / name).is_symlink() for name in moved)
     finally:
-        for name in ("data/packed", "data/sample"):
+        for name in moved:
             (project.root / name).unlink()
             shutil.move(tmp_path / name, project.root / name)
 

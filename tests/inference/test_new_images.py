@@ -81,6 +81,19 @@ def test_the_files_of_other_stains_make_no_sample(tmp_path: Path) -> None:
         assert new_images.sample_ids(archive, Layout(("green", "blue"))) == ["a", "b"]
 
 
+@pytest.mark.parametrize("spelling", ["{}_{}.PNG", "{}_{}.Png"])
+def test_ids_are_what_stands_before_channel_and_ending_however_they_are_spelled(tmp_path: Path, spelling: str) -> None:
+    files = {
+        spelling.format("x_1", channel.title()): png(field("x", SIDE)[..., position])
+        for position, channel in enumerate(CHANNELS)
+    }
+    write_files(tmp_path, files)
+    with new_images.open_places([tmp_path]) as archive:
+        assert new_images.sample_ids(archive) == ["x_1"]
+        [(_, images)] = new_images.batches(archive, ["x_1"], SIDE, 1)
+    np.testing.assert_array_equal(images[0], field("x", SIDE))
+
+
 @pytest.mark.parametrize("size", [SIDE, SIDE // 2, 2 * SIDE])
 def test_a_composite_is_the_sample_of_its_red_green_and_blue(tmp_path: Path, size: int) -> None:
     image = field("a", SIDE)

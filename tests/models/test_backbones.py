@@ -120,6 +120,11 @@ def test_attention_without_a_place_is_refused(backbone: str) -> None:
     ("changes", "message"),
     [
         ({"backbone": "resnet999"}, "timm has no backbone 'resnet999': try .*resnet"),
+        ({"backbone": "ResNet34"}, "timm has no backbone 'ResNet34': try resnet34 or"),
+        ({"backbone": "resnet34 "}, "timm has no backbone 'resnet34 ': try resnet34 or"),
+        ({"backbone": "timm/resnet34"}, "timm has no backbone 'timm/resnet34': try resnet34 or"),
+        ({"backbone": "hf-hub:timm/resnet18.a1_in1k"}, "timm has no backbone .*: try resnet18 or"),
+        ({"backbone": ""}, "timm has no backbone '': try resnet34$"),
         ({"backbone": "anything at all"}, "timm has no backbone 'anything at all'"),
         ({"backbone": "efficientnet_b0", "widths": (8, 8, 8, 8)}, "widths: null for backbone efficientnet_b0"),
         ({"backbone": "efficientnet_b0", "attention": "self"}, "use channel, spatial, cbam, nonlocal or none"),

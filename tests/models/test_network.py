@@ -31,7 +31,9 @@ def test_attention_none_leaves_the_backbone_alone() -> None:
     assert not any(isinstance(module, CBAM) for module in network.modules())
 
 
-@pytest.mark.parametrize("name", ["seresnet50", "ecaresnet26t", "resnetrs50"])
+@pytest.mark.parametrize(
+    "name", ["seresnet50", "ecaresnet26t", "resnetrs50", "seresnext50_32x4d", "seresnext26d_32x4d", "senet154"]
+)
 @pytest.mark.parametrize("attention", ["none", "nonlocal"])
 def test_a_backbone_keeps_the_attention_that_it_brings(name: str, attention: str) -> None:
     with torch.device("meta"):
@@ -44,11 +46,31 @@ def test_a_backbone_keeps_the_attention_that_it_brings(name: str, attention: str
     assert {f"backbone.{weight}" for weight in own if ".se." in weight} <= renamed
 
 
-def test_cbam_replaces_the_attention_that_a_backbone_brings() -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "seresnet50",
+        "seresnext50_32x4d",
+        "ecaresnet50t",
+        "resnetrs50",
+        "resnext50_32x4d",
+        "wide_resnet50_2",
+        "resnetaa50d",
+    ],
+)
+def test_cbam_replaces_the_attention_that_a_backbone_brings(name: str) -> None:
     with torch.device("meta"):
-        network = Network(TINY.model_copy(update={"backbone": "seresnet50", "widths": None, "attention": "cbam"}))
+        network = Network(TINY.model_copy(update={"backbone": name, "widths": None, "attention": "cbam"}))
     assert sum(isinstance(module, CBAM) for module in network.modules()) == 3 + 4 + 6 + 3
-    assert not any(".se.fc" in name for name in network.state_dict())
+    assert not any(".se.fc" in name or ".se.conv" in name for name in network.state_dict())
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "resnet26t", "resnet18.a1_in1k", "resnetblur18"])
+def test_stems_and_names_of_other_kinds_are_attended_and_keep_widths(name: str) -> None:
+    network = Network(TINY.model_copy(update={"backbone": name, "widths": (8, 16, 24, 32), "attention": "cbam"})).eval()
+    blocks = sum(len(getattr(network.backbone, f"layer{stage}")) for stage in (1, 2, 3, 4))
+    assert sum(isinstance(module, CBAM) for module in network.modules()) == blocks
+    assert network(images()).shape == (2, 28)
 
 
 def test_the_input_is_not_changed_in_place() -> None:

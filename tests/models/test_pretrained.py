@@ -9,6 +9,7 @@ from threading import Thread
 from typing import Any
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -251,6 +252,82 @@ def test_what_training_programs_put_around_weights_is_taken_off(
     monkeypatch.setenv("HOME", str(tmp_path))
     ours = started(changed(pretrained=f"~/run{suffix}")).state_dict()
     assert torch.equal(ours["backbone.layer3.0.conv1.weight"], weights["layer3.0.conv1.weight"])
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_become_single_precision(tmp_path: Path, kind: torch.dtype) -> None:
+    weights = {
+        name: weight.to(kind) if weight.is_floating_point() else weight
+        for name, weight in rgb_network().state_dict().items()
+    }
+    torch.save(weights, tmp_path / "rgb.pth")
+    found = started(changed(pretrained=str(tmp_path / "rgb.pth"))).state_dict()["backbone.layer3.0.conv1.weight"]
+    assert found.dtype == torch.float32
+    assert torch.equal(found, weights["layer3.0.conv1.weight"].float())
+
+
+@pytest.mark.parametrize("way", ["old format", "parameters", "link"])
+def test_weights_saved_in_other_ways_are_read(tmp_path: Path, way: str) -> None:
+    weights, path = rgb_network().state_dict(), tmp_path / "rgb.pth"
+    floats = {name: nn.Parameter(weight) for name, weight in weights.items() if weight.is_floating_point()}
+    torch.save(weights | floats if way == "parameters" else weights, path, _use_new_zipfile_serialization=way == "link")
+    if way == "link":
+        path = tmp_path / "latest.pth"
+        path.symlink_to("rgb.pth")
+    found = started(changed(pretrained=str(path))).state_dict()
+    assert torch.equal(found["backbone.layer3.0.conv1.weight"], weights["layer3.0.conv1.weight"])
+
+
+def placed(folder: Path, what: str) -> Path:
+    """Something that is found in place of a weight file."""
+    path, network = folder / f"run.{what.rpartition(' ')[2]}", rgb_network()
+    if "pointer" in what:
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 44000000\n")
+    elif "page" in what:
+        path.write_text("<!DOCTYPE html><html><title>Log in</title></html>")
+    elif "folder" in what:
+        path.mkdir()
+    elif "lost link" in what:
+        path.symlink_to(folder / "unmounted/run.pth")
+    elif "module" in what:
+        torch.save(network, path)
+    elif "program" in what:
+        torch.jit.trace(network, torch.zeros(1, 3, 32, 32)).save(str(path))  # type: ignore[no-untyped-call]
+    elif "arrays" in what:
+        np.savez(path, **{name: weight.numpy() for name, weight in network.state_dict().items()})
+    elif "half" in what:
+        save_file(network.state_dict(), path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif "renamed" in what:
+        torch.save(network.state_dict(), path)
+    else:
+        torch.save({"state_dict": network.state_dict(), "best": np.float64(0.7)}, path)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning")  # its files will be around for longer
+@pytest.mark.parametrize(
+    "what",
+    [
+        "pointer of Git LFS: pth",
+        "pointer of Git LFS: safetensors",
+        "page of a website: pth",
+        "folder: pth",
+        "lost link: pth",
+        "whole module: pth",
+        "compiled program: pt",
+        "arrays of NumPy: npz",
+        "half a file: safetensors",
+        "renamed file of torch: safetensors",
+        "number of NumPy beside the weights: ckpt",
+    ],
+)
+def test_what_is_found_in_place_of_weights_is_one_line(tmp_path: Path, what: str) -> None:
+    path = placed(tmp_path, what)
+    with pytest.raises(InputError, match=rf"^{re.escape(str(path))} .*: \w+") as caught:
+        started(changed(pretrained=str(path)))
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

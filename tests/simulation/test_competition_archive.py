@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 
+from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS, parse_target
 from pipeline.core.params import Simulation
 from pipeline.simulation.competition import plan
@@ -88,15 +90,70 @@ def test_tables_name_every_sample() -> None:
     assert groups(entries)["antibody"].str.fullmatch(r"HPA\d{6}").all()
 
 
-def test_the_stage_writes_the_archive_and_what_is_known_about_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the parameters of a competition of a few small images."""
     text = Path("params.yaml").read_text()
     for before, after in (("train: 480", "train: 3"), ("test: 160", "test: 2"), ("size: 512  ", "size: 64  ")):
         assert before in text
         text = text.replace(before, after, 1)
     (tmp_path / "params.yaml").write_text(text.replace("workers: auto", "workers: 0"))
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def theirs(name: str) -> bytes:
+    """A user's file of that name."""
+    if name != "competition.zip":
+        return b"id,antibody\na,HPA1\n"
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w") as archive:
+        archive.writestr("train.csv", "Id,Target\na,1\n")  # dated today
+        archive.writestr("sample_submission.csv", "Id,Predicted\nb,0\n")
+    return buffer.getvalue()
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"competition.zip": theirs("competition.zip")}, "competition.zip"),
+        ({"competition.zip": b"half a download"}, "competition.zip"),
+        ({"groups.csv": theirs("groups.csv")}, "groups.csv"),
+        ({"test_truth.csv": theirs("test_truth.csv"), "competition.zip": theirs("competition.zip")}, "test_truth.csv"),
+    ],
+)
+def test_a_competition_of_the_user_s_is_not_replaced(files: dict[str, bytes], named: str) -> None:
+    folder = Path("data/sample")
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"^data/sample/{named} is not simulated, .* such as data/kaggle/"):
+        simulate.main()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+
+
+@pytest.mark.parametrize("gone", ["nothing", "competition.zip", "groups.csv", "parameters"])
+def test_a_simulated_competition_is_replaced(project: Path, gone: str) -> None:
+    simulate.main()
+    before = {path.name: path.read_bytes() for path in Path("data/sample").iterdir()}
+    if gone == "parameters":
+        text = (project / "params.yaml").read_text()
+        (project / "params.yaml").write_text(text.replace("train: 3", "train: 4"))
+    elif gone != "nothing":
+        (project / "data/sample" / gone).unlink()
+    simulate.main()
+    after = {path.name: path.read_bytes() for path in Path("data/sample").iterdir()}
+    assert (after == before) == (gone != "parameters")
+
+
+def test_dvc_keeps_what_is_in_the_place_of_the_simulated_competition() -> None:
+    stage = YAML(typ="safe").load(Path("data/sample/dvc.yaml"))["stages"]["simulate"]
+    assert all(options["persist"] for out in stage["outs"] for options in out.values())
+
+
+@pytest.mark.usefixtures("project")
+def test_the_stage_writes_the_archive_and_what_is_known_about_it() -> None:
     simulate.main()
     folder = Path("data/sample")
     assert {path.name for path in folder.iterdir()} == {"competition.zip", "groups.csv", "test_truth.csv"}

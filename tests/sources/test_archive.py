@@ -1,5 +1,7 @@
 """Every layout gives the same files; what strangers may put into a zip does no harm."""
 
+import errno
+import io
 import os
 import stat
 import struct
@@ -10,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
@@ -82,6 +85,63 @@ def with_strays(source: Path) -> None:
     write_files(source, {"._competition.zip": b"x", ".ipynb_checkpoints/train.csv": b"x", ".DS_Store": b"x"})
 
 
+def streamed(source: Path) -> None:
+    """As programs write a zip that they send while they make it: sizes stand behind each member."""
+
+    class Pipe(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any, /) -> int:
+            return file.write(data)
+
+    source.mkdir(parents=True)
+    with (
+        (source / "competition.zip").open("wb") as file,
+        zipfile.ZipFile(Pipe(), "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name, data in FILES.items():
+            archive.writestr(name, data)
+
+
+def self_extracting(source: Path) -> None:
+    one_zip(source)
+    data = (source / "competition.zip").read_bytes()
+    (source / "competition.zip").write_bytes(b"#!/bin/sh\nexit\n" * 100 + data)
+
+
+def with_a_comment(source: Path) -> None:
+    one_zip(source)
+    with zipfile.ZipFile(source / "competition.zip", "a") as archive:
+        archive.comment = b"of the lab's server" * 1000
+
+
+def below_a_drive_and_a_folder_with_accents(source: Path) -> None:
+    write_zip(source / "DATEN.ZIP", {f"C:\\Daten für Ö\\{name.replace('/', chr(92))}": FILES[name] for name in FILES})
+
+
+def below_a_dot(source: Path) -> None:
+    write_zip(source / "competition.zip", {f"./{name}": FILES[name] for name in FILES})
+
+
+def folders_that_are_named_like_zips(source: Path) -> None:
+    """As unpacking programs name them."""
+    write_files(source / "train.zip", {name: FILES[name] for name in FILES if not name.startswith("test/")})
+    write_zip(source / "test.zip", split_files("test", folder=True))
+
+
+def with_a_recycle_bin(source: Path) -> None:
+    unpacked(source)
+    for folder in ("$RECYCLE.BIN/S-1-5-18", "#recycle", "@eaDir", "~snapshot/hourly.0", "lost+found", ".Trash-1000"):
+        write_files(source / folder, FILES)
+
+
+def zipped_with_a_recycle_bin(source: Path) -> None:
+    bins = ("__MACOSX", "atlas/@eaDir", "atlas/$RECYCLE.BIN", "atlas/.ipynb_checkpoints")
+    strays = {f"{folder}/{name}": b"x" for folder in bins for name in FILES}
+    write_zip(source / "competition.zip", strays | {f"atlas/{name}": data for name, data in FILES.items()})
+
+
 def beside_another_zip(source: Path) -> None:
     one_zip(source)
     write_zip(source / "old.zip", FILES)
@@ -97,7 +157,15 @@ LAYOUTS = [
     zips_in_a_zip,
     zip64,
     backslashes,
+    streamed,
+    self_extracting,
+    with_a_comment,
+    below_a_drive_and_a_folder_with_accents,
+    below_a_dot,
+    folders_that_are_named_like_zips,
     with_strays,
+    with_a_recycle_bin,
+    zipped_with_a_recycle_bin,
     beside_another_zip,
 ]
 
@@ -149,6 +217,18 @@ def test_a_missing_folder_is_asked_for(tmp_path: Path) -> None:
 def test_names_that_try_to_leave_are_refused(name: str, tmp_path: Path) -> None:
     write_zip(tmp_path / "competition.zip", {name: b""})
     refused(tmp_path, "unsafe file name")
+
+
+@pytest.mark.parametrize("start", [b"<!DOCTYPE html>", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07\x01", b"\x1f\x8b\x08"])
+def test_what_is_only_named_a_zip_is_refused(start: bytes, tmp_path: Path) -> None:
+    (tmp_path / "competition.zip").write_bytes(start + bytes(100))
+    refused(tmp_path, r"competition\.zip is not a complete zip archive .*: download it again")
+
+
+def test_a_part_of_a_split_zip_is_named(tmp_path: Path) -> None:
+    one_zip(tmp_path)
+    (tmp_path / "competition.z01").write_bytes(b"the first half")
+    refused(tmp_path, r"competition\.zip is a part of a split archive: join the parts \(zip -s 0 competition\.zip")
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5, -1])
@@ -216,6 +296,18 @@ def test_links_to_nowhere_are_named(tmp_path: Path) -> None:
 def test_methods_without_a_bound_on_memory_are_refused(method: int, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a method other than deflate"):
         read_one(one_member(tmp_path / "x.zip", b"data", method))
+
+
+@pytest.mark.parametrize("method", [9, 93, 99])
+def test_methods_that_zipfile_does_not_know_are_refused(method: int, tmp_path: Path) -> None:
+    """Deflate64 of Windows, Zstandard, and encryption by AES."""
+    path = one_member(tmp_path / "x.zip", b"data")
+    data = bytearray(path.read_bytes())
+    for position in (8, data.index(b"PK\x01\x02") + 10):
+        data[position : position + 2] = struct.pack("<H", method)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="encrypted, or compressed by a method other than deflate: create the zip"):
+        read_one(path)
 
 
 def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
@@ -288,6 +380,21 @@ def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
     with open_archive(tmp_path) as archive:
         assert list(archive.members) == ["a_red.png"]
         assert not archive.repeated
+
+
+def test_a_folder_that_cannot_be_listed_is_named_and_not_the_files_that_it_hides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked(tmp_path)
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if path == str(tmp_path / "train"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    refused(tmp_path, r"/train: this folder cannot be listed \(Permission denied\): correct its permissions$")
 
 
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:

@@ -32,6 +32,12 @@ def jpeg(rgb: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
 def tiff(image: Image.Image, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "TIFF", **options)
@@ -135,6 +141,18 @@ def test_bytes_from_anywhere_are_refused(data: bytes, start: bytes) -> None:
         (b"II*\x00\xff\xff\xff\x7f", "truncated or damaged"),
         (b"", "neither"),
         (b"GIF89a", "neither"),
+        (saved(Image.new("L", (8, 8)), "BMP"), "neither"),
+        (saved(Image.new("L", (8, 8)), "JPEG2000"), "neither"),
+        (saved(Image.new("RGB", (8, 8)), "WEBP"), "neither"),
+        (saved(Image.new("L", (8, 8)), "TIFF", big_tiff=True), r"neither .*nor is BigTIFF read"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "neither"),
+        (bytes(3000), "neither"),  # what an interrupted copy leaves
+        (saved(Image.new("RGB", (8, 8)), "PNG"), "colour PNG"),
+        (saved(Image.new("LA", (8, 8)), "PNG"), "colour PNG"),
+        (tiff(Image.new("F", (8, 8))), "a TIFF with 32 bits"),
+        (tiff(Image.new("LA", (8, 8))), "a TIFF that is not grayscale"),
+        (tiff(Image.new("L", (8, 8)), compression="zstd"), "an unusual compression"),
+        (tiff(Image.new("L", (8, 8)), compression="lzma"), "an unusual compression"),
     ],
 )
 def test_other_images_are_refused_with_the_reason(data: bytes, match: str) -> None:
@@ -149,6 +167,48 @@ def test_a_tiff_has_the_pixels_that_were_stored_or_is_refused(compression: str |
     for end in range(0, len(data) - 1, 41):
         with pytest.raises(InputError):
             images.decode(data[:end], "green")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (b"gAMA", struct.pack(">I", 100_000)),
+        (b"gAMA", struct.pack(">I", 45_455)),
+        (b"sRGB", b"\0"),
+        (b"tRNS", b"\0\x05"),
+        (b"sBIT", b"\6"),
+        (b"bKGD", b"\0\x06"),
+        (b"pHYs", struct.pack(">IIB", 9000, 3000, 1)),
+        (b"acTL", struct.pack(">II", 1, 0)),
+    ],
+)
+def test_what_a_png_says_about_showing_it_changes_no_pixel(kind: bytes, content: bytes) -> None:
+    data = png(noise)
+    np.testing.assert_array_equal(images.decode(data[:33] + chunk(kind, content) + data[33:], "green"), noise)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compression": "tiff_lzw", "tiffinfo": {317: 2}},  # differences of neighbours are stored
+        {"tiffinfo": {278: 7}},  # strips of seven rows
+        {"dpi": (300, 100)},
+        {"description": "ImageJ=1.53t\nimages=1\nmin=10.0\nmax=90.0\n"},  # only for showing
+    ],
+)
+def test_a_tiff_of_a_microscope_s_program_has_the_pixels_that_were_stored(options: dict[str, Any]) -> None:
+    np.testing.assert_array_equal(images.decode(tiff(Image.fromarray(noise), **options), "green"), noise)
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_grey_jpeg_is_the_stain_itself(channel: str, options: dict[str, bool]) -> None:
+    data = saved(Image.fromarray(noise), "JPEG", quality=100, **options)
+    assert np.abs(images.decode(data, channel).astype(int) - noise).max() <= 2
 
 
 def test_a_big_endian_tiff_is_read() -> None:

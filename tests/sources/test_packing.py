@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from pipeline.sources import images
 from pipeline.sources.archive import open_archive
 from pipeline.sources.packed_array import COLUMNS
 from pipeline.sources.packing import AHEAD, IMAGES, INDEX, in_threads, pack
-from pipeline.sources.samples import list_samples
+from pipeline.sources.samples import list_samples, unlisted
 from tests.fixtures.archives import TEST, TRAIN, competition, field, png, table, write_files, write_zip
 
 REAL = Path("../shared/hpa")
@@ -84,6 +85,72 @@ def test_stains_as_jpeg_are_taken_where_there_is_no_png(tmp_path: Path) -> None:
     pixels, index = packed(tmp_path / "source", tmp_path / "out", size=16)
     assert np.abs(pixels[0].astype(int) - [90, 60, 200, 120]).max() <= 2
     assert index["group"].tolist() == ["1"]
+
+
+def tiff(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "TIFF")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("spelling", "write"),
+    [
+        ("{}_{}.PNG", png),
+        ("{}_{}.Png", png),
+        ("{}_{}.tif", tiff),
+        ("{}_{}.TIFF", tiff),
+        ("{}_{}.ome.tif", tiff),
+        ("{}_{}.OME.TIFF", tiff),
+        ("{}_Green.png", png),
+        ("{}_GREEN.Tif", tiff),
+    ],
+)
+def test_channels_and_endings_are_found_in_capitals_too(
+    tmp_path: Path, spelling: str, write: Callable[[np.ndarray], bytes]
+) -> None:
+    files = {name: data for name, data in competition({"a_1": "1"}, ()).items() if "_green" not in name}
+    name = spelling.format("a_1", "green")
+    write_files(tmp_path / "source", files | {f"train/{name}": write(field("a_1")[..., 0])})
+    pixels, _ = packed(tmp_path / "source", tmp_path / "out")
+    assert np.array_equal(pixels[0], field("a_1"))
+    with open_archive(tmp_path / "source") as archive:
+        assert unlisted(archive, list_samples(archive)[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("a_Green.png", "neither a PNG"),  # read where the plain spelling is not there
+        ("A_green.png", "files are missing"),  # another id
+    ],
+)
+def test_the_plain_spelling_is_read_first_and_ids_have_no_other(tmp_path: Path, other: str, message: str) -> None:
+    write_files(tmp_path / "source", competition({"a": "1"}, ()) | {other: b"another file"})
+    pixels, _ = packed(tmp_path / "source", tmp_path / "out")
+    assert np.array_equal(pixels[0], field("a"))
+    (tmp_path / "source/train/a_green.png").unlink()
+    with pytest.raises(InputError, match=message):
+        packed(tmp_path / "source", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({"x/a_Green.png": b"", "y/a_GREEN.png": b""}, "files occur more than once: keep one of each"),
+        ({"train_full_size.7z": b""}, r"files are missing: .* \(unpack train_full_size\.7z: archives other than zips"),
+        ({"train/a_green.png.part": b""}, r"files are missing: .* \(unfinished downloads: train/a_green\.png\.part\)"),
+        ({"train/a-green.png": b""}, "files are missing: add all four files"),
+    ],
+)
+def test_a_stain_that_is_not_found_for_certain_is_one_message(
+    tmp_path: Path, others: dict[str, bytes], message: str
+) -> None:
+    files = competition({"a": "1"}, ())
+    del files["train/a_green.png"]
+    write_files(tmp_path / "source", files | others)
+    with pytest.raises(InputError, match=message):
+        packed(tmp_path / "source", tmp_path / "out")
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="no real images here")

@@ -8,7 +8,7 @@ import pytest
 from pipeline.core.errors import InputError, Problem
 from pipeline.sources.archive import open_archive
 from pipeline.sources.samples import list_samples, unlisted
-from tests.fixtures.archives import TEST, TRAIN, competition, table, write_files
+from tests.fixtures.archives import TEST, TRAIN, competition, table, write_files, write_zip
 
 
 def listed(folder: Path, **tables: bytes) -> tuple[pd.DataFrame, list[Problem]]:
@@ -53,10 +53,24 @@ def test_cells_stay_text(tmp_path: Path) -> None:
         ("Id,Target", "a,Cytokinetic bridge|nucleoplasm"),
         ("Id,Target", "a,cytokinetic bridge; Nucleoplasm"),
         ("\ufeffId,Target,Note", "a,0 16,seen twice\r"),
+        ("sep=;\r\nId;Target", "a;16 0\r"),  # written for Excel
+        ("Id;Target;", "a;16 0;\n;;\n;;"),  # and by it
+        ("Id, Target", " a , 16 0 "),
+        (",Id,Target", "0,a,16 0"),  # pandas with its index
+        ("Id,Target", 'a,"[16, 0]"'),  # and with a list in a cell
+        ("Id,Target", "a,\"['Cytokinetic bridge', 'Nucleoplasm']\""),
+        ("\n\nId;Target", "a;16,0"),
+        ('Id;Target;"Notes, if any"', "a;16 0;"),
+        ("Id|Target", "a|16 0"),
+        ("Id,Target", "a,16\u00a00"),
     ],
 )
-def test_what_a_table_means_without_doubt_is_read(header: str, row: str, tmp_path: Path) -> None:
-    samples, problems = listed(tmp_path, train=f"{header}\n{row}\n".encode())
+@pytest.mark.parametrize(("encoding", "end"), [("utf-8", "\n"), ("utf-16", "\r\n"), ("utf-8", "\r")])
+def test_what_a_table_means_without_doubt_is_read(
+    header: str, row: str, encoding: str, end: str, tmp_path: Path
+) -> None:
+    text = f"{header}\n{row}\n".replace("\r", "").replace("\n", end)
+    samples, problems = listed(tmp_path, train=text.encode(encoding))
     assert not problems
     assert samples[["id", "target"]].values.tolist() == [["a", "0 16"]]
 
@@ -92,6 +106,11 @@ def test_the_antibody_is_read_from_an_atlas_id(tmp_path: Path) -> None:
         (["../a,1"], "'../a'", "characters other than"),
         ([",1"], "''", "characters other than"),
         (["t,1"], "t", "in both train.csv and sample_submission.csv"),
+        (["a,16.0"], "a ('16.0')", "not label ids 0..27"),
+        (["a,\u0661"], "a ('\u0661')", "not label ids 0..27"),
+        (["a,Cytosol 1"], "a ('Cytosol 1')", "not label ids 0..27"),
+        (["b,1", " b ,2"], "b", "more than once in train.csv"),
+        (["a1_green.png,1", "'c,1"], '"\'c"', "characters other than"),
     ],
 )
 def test_a_bad_row_is_named_and_the_others_are_kept(rows: list[str], where: str, what: str, tmp_path: Path) -> None:
@@ -129,7 +148,15 @@ def test_groups_must_cover_the_training_ids(tmp_path: Path) -> None:
     [
         (b"", "is not a table .*: save it as CSV in UTF-8"),
         (b"\n\n", "is not a table .*: save it as CSV in UTF-8"),
-        (b"\xff\xfeI\x00", "is not a table .*: save it as CSV in UTF-8"),
+        (b"\xff\xfeI\x00", "has the columns I, but needs Id and Target"),
+        ("Id,Target,Note\na,1,µm\n".encode("latin-1"), "is not a table .*: save it as CSV in UTF-8"),
+        (b"PK\x03\x04\x14\x00\x06\x00\xb5\xff\n", "is not a table .*: save it as CSV in UTF-8"),  # a spreadsheet
+        (b"<!DOCTYPE html>\n<html>\n<title>Log in, please</title>\n", "is not a table .*: save it as CSV in UTF-8"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "has the columns version https.*, but needs"),
+        (b"# labels of 2024, by us\nId,Target\na,1\n", "has the columns # labels of 2024, .*, but needs"),
+        (b"Id,Cytosol,Nucleoli\na,1,0\n", r"\(its first row: a,1,0\), but needs Id and Target: write rows such as"),
+        (b"Id,Target,Target\na,1,2\n", "has more than one column Target: keep one"),
+        (b"Id,Target\n,\n,\n", "has no rows"),
         (b'Id,Target\n"a,1\n', "is not a table .*: save it as CSV in UTF-8"),
         (b"Id,Target\n", "has no rows"),
         (b"Id,Labels\na,1\n", "has the columns Id, Labels .*, but needs Id and Target"),
@@ -141,6 +168,34 @@ def test_what_is_no_table_is_refused(data: bytes, match: str, tmp_path: Path) ->
         listed(tmp_path, train=data)
 
 
+@pytest.mark.parametrize("name", ["Train.csv", "TRAIN.CSV", "old/train.Csv"])
+def test_a_table_is_found_in_other_capitals(name: str, tmp_path: Path) -> None:
+    write_files(tmp_path, {name: table("Id,Target", "a,1"), "Groups.csv": table("id,antibody", "a,HPA1")})
+    samples, problems = listed(tmp_path)
+    assert not problems
+    assert samples[["id", "group"]].values.tolist() == [["a", "HPA1"]]
+    with open_archive(tmp_path) as archive:
+        assert unlisted(archive, samples) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "advice"),
+    [
+        (["train.csv.txt"], r"rename 'train\.csv\.txt' if that is it"),
+        (["train (1).csv"], r"rename 'train \(1\)\.csv' if that is it"),
+        (["Train.csv", "TRAIN.csv"], r"rename 'TRAIN\.csv', 'Train\.csv' if that is it"),
+        (["train.csv.gz"], r"unpack train\.csv\.gz: archives other than zips are not read"),
+        (["hpa/train_full_size.7z", "test.tar"], r"unpack hpa/train_full_size\.7z, test\.tar: archives"),
+        (["competition.zip.001", "competition.zip.002"], r"unpack competition\.zip\.001: archives"),
+        (["competition.zip.crdownload"], r"unfinished downloads: competition\.zip\.crdownload"),
+    ],
+)
+def test_what_may_be_the_missing_table_is_named(names: list[str], advice: str, tmp_path: Path) -> None:
+    write_files(tmp_path, dict.fromkeys(names, b"Id,Target\na,1\n"))
+    with pytest.raises(InputError, match=rf"there is no train\.csv among {len(names)} files \({advice}[^)]*\): place"):
+        listed(tmp_path)
+
+
 def test_an_archive_without_train_csv_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no train.csv among 1 files"):
         listed(tmp_path, sample_submission=table("Id,Predicted", "t,0"))
@@ -149,6 +204,13 @@ def test_an_archive_without_train_csv_is_refused(tmp_path: Path) -> None:
 def test_two_archives_in_one_folder_are_refused_by_name(tmp_path: Path) -> None:
     write_files(tmp_path, {"a/train.csv": b"", "b/train.csv": b""})
     with pytest.raises(InputError, match=r"a/train.csv and b/train.csv both exist: keep only one"):
+        listed(tmp_path)
+
+
+def test_a_zip_beside_what_was_unpacked_from_it_is_refused_by_name(tmp_path: Path) -> None:
+    write_zip(tmp_path / "competition.zip", competition())
+    write_files(tmp_path, competition())
+    with pytest.raises(InputError, match=r"competition\.zip/train\.csv and train\.csv both exist: keep only one"):
         listed(tmp_path)
 
 

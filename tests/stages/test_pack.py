@@ -95,6 +95,19 @@ def test_a_full_disk_ends_cleanly_and_the_next_run_goes_on(
     assert index.read_bytes() == before
 
 
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
+def test_where_space_cannot_be_allocated_in_advance_it_is_not(
+    project: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    run_main(stage.main)
+    assert packed(project) == ["images/tiny.npy", "index/tiny.csv"]
+    assert open_images("tiny").shape == (7, 512, 512, 4)
+
+
 def test_an_interruption_is_taken_up_by_the_next_run(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,3 +165,32 @@ def test_a_missing_source_is_asked_for(
     monkeypatch.setattr(sys, "argv", ["pack", "--source", "kaggle"])
     assert failure(capsys).startswith("error: data/kaggle is missing: create this folder")
     assert not (project / "data/kaggle").exists()
+    (project / "data/kaggle").symlink_to("/unmounted/kaggle")
+    assert failure(capsys).startswith("error: data/kaggle is a link to /unmounted/kaggle, which does not exist: mount")
+    (project / "data/kaggle").unlink()
+    (project / "data/kaggle").touch()
+    assert failure(capsys).startswith("error: data/kaggle is a file: replace it by a folder")
+    assert (project / "data/kaggle").is_file()
+
+
+def test_packed_on_a_disk_that_is_not_mounted_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "data/packed").symlink_to("/unmounted/packed")
+    assert "data/packed is a link to /unmounted/packed, which does not exist: mount its disk" in failure(capsys)
+    assert (project / "data/packed").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "message"),
+    [("RLIMIT_FSIZE", 100_000, "File too large: choose a disk"), ("RLIMIT_NOFILE", 6, "Too many open files: raise")],
+)
+def test_a_limit_of_the_system_is_one_message(project: Path, limit: str, value: int, message: str) -> None:
+    script = (
+        "import resource, pipeline.stages.pack as stage, pipeline.core.entry as entry\n"
+        f"resource.setrlimit(resource.{limit}, ({value}, {value}))\nentry.run_main(stage.main)"
+    )
+    command = [sys.executable, "-c", script, "--source", "tiny"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert packed(project) == []

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.core import paths
 from pipeline.core.errors import InputError
-from pipeline.core.labels import target_matrix
+from pipeline.core.labels import LABELS, target_matrix
 from pipeline.core.params import load
 from pipeline.data.fold_table import read_folds
 from pipeline.evaluation import result_files
@@ -107,6 +107,22 @@ def test_a_truth_that_does_not_fit_is_refused(wrong: str) -> None:
     table.to_csv(TRUTH, index=False)
     with pytest.raises(InputError, match=r"test_truth\.csv"):
         score.score_test(load(), np.full(28, 0.5))
+
+
+@pytest.mark.usefixtures("finished_run")
+@pytest.mark.parametrize("written", ["semicolons", "names", "utf-16", "capitals"])
+def test_a_truth_is_read_as_the_training_table_is(written: str) -> None:
+    expected = score.score_test(load(), np.full(28, 0.5))
+    table = pd.read_csv(TRUTH, dtype=str)
+    if written == "names":
+        ids = table["Target"].str.split()
+        table["Target"] = ids.map(lambda labels: "|".join(LABELS[int(label)] for label in labels))
+    elif written == "capitals":
+        table = table.rename(columns={"Id": "ID", "Target": "TARGET"})
+    separator, encoding = (";" if written == "semicolons" else ","), ("utf-16" if written == "utf-16" else "utf-8")
+    table.to_csv(TRUTH, index=False, sep=separator, encoding=encoding)
+    found = score.score_test(load(), np.full(28, 0.5))
+    assert repr(found) == repr(expected)
 
 
 @pytest.mark.usefixtures("finished_run")

@@ -28,9 +28,14 @@ def row(epoch: int) -> EpochScores:
     )
 
 
-def test_predictions_that_are_not_finite_are_named_as_a_loss_that_is_not_is() -> None:
+@pytest.mark.parametrize(
+    ("place", "value"), [((1, 4), np.nan), ((slice(None), 27), np.inf), ((slice(None), slice(None)), -np.inf)]
+)
+def test_predictions_that_are_not_finite_are_named_as_a_loss_that_is_not_is(
+    place: tuple[int | slice, int | slice], value: float
+) -> None:
     probabilities = np.full((3, 28), 0.5, dtype=np.float32)
-    probabilities[1, 4] = np.nan
+    probabilities[place] = value
     ended = Epoch(1.0, 0.0, 1.0, epoch=3, learning_rate=1e4, train_loss=0.3)
     with pytest.raises(
         InputError, match="held-out predictions after epoch 4 are not finite: lower the model's learning"
