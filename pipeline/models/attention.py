@@ -12,6 +12,7 @@ layer that starts at zero. Later layers can absorb the factor 2.
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -223,8 +224,10 @@ def gate_layer(attention: str, init: str) -> Callable[..., nn.Module] | None:
 def insert_attention(network: nn.Module, attention: str) -> None:
     """Insert non-local or self-attention into a ResNet created by timm; its weights keep their names."""
     if attention == "nonlocal":
+        stages: Any = network.feature_info
+        channels = {stage["module"]: stage["num_chs"] for stage in stages}
         for name in ("layer2", "layer3"):
-            setattr(network, name, _with_non_local(network.get_submodule(name)))
+            setattr(network, name, _with_non_local(network.get_submodule(name), channels[name]))
     if attention == "self":
         for name in ("layer1", "layer2", "layer3", "layer4"):
             for block in network.get_submodule(name).children():
@@ -268,7 +271,7 @@ def _shifts(padded: Tensor) -> list[Tensor]:
     ]
 
 
-def _with_non_local(stage: nn.Module) -> nn.Sequential:
+def _with_non_local(stage: nn.Module, channels: int) -> nn.Sequential:
     """Insert a non-local block after every second residual block, counted from the last.
 
     As in the paper, a ResNet-50 gets two blocks in res3 and three in res4.
@@ -278,13 +281,8 @@ def _with_non_local(stage: nn.Module) -> nn.Sequential:
     for before_last, (name, block) in zip(reversed(range(len(residual))), residual, strict=True):
         blocks[name] = block
         if before_last % 2 == 0:
-            blocks[f"{name}_nonlocal"] = NonLocal(_channels(block))
+            blocks[f"{name}_nonlocal"] = NonLocal(channels)
     return nn.Sequential(blocks)
-
-
-def _channels(block: nn.Module) -> int:
-    """Number of output channels of a residual block."""
-    return [module.num_features for module in block.modules() if isinstance(module, nn.BatchNorm2d)][-1]
 
 
 def _replace_convolutions(block: nn.Module) -> None:

@@ -165,12 +165,21 @@ def _without_attention(model: params.BackboneModel) -> tuple[nn.Module, Stages]:
         raise InputError(f"params.yaml: timm has no backbone {name!r}: try {' or '.join(similar or ['resnet34'])}")
     if not _is_resnet(name) and model.widths is not None:
         raise InputError(f"params.yaml: widths are for the ResNets of timm: set widths: null for backbone {name}")
-    options = _options(model)
-    if _is_resnet(name) and (gate := gate_layer(model.attention, model.gate_init)) is not None:
-        options["block_args"] = {"attn_layer": gate}  # without this, a backbone's own attention stays
-    net: Any = timm.create_model(
-        name, pretrained=False, in_chans=len(CHANNELS), num_classes=0, global_pool="", **options
-    )
+    try:
+        options = _options(model)
+        if _is_resnet(name) and (gate := gate_layer(model.attention, model.gate_init)) is not None:
+            options["block_args"] = {"attn_layer": gate}  # without this, a backbone's own attention stays
+        net: Any = timm.create_model(
+            name, pretrained=False, in_chans=len(CHANNELS), num_classes=0, global_pool="", **options
+        )
+    except InputError:  # of our attention
+        raise
+    except Exception as error:  # timm raises many types for what a network cannot be built with
+        raise InputError(
+            f"params.yaml: timm cannot build backbone {name} with widths {model.widths} and attention "
+            f"{model.attention} ({type(error).__name__}: {str(error).strip() or 'no reason given'}): try widths: null, "
+            "attention: none, or another name"
+        ) from None
     if isinstance(net, ResNet) and _is_resnet(name):
         insert_attention(net, model.attention)
     if not hasattr(net, "forward_intermediates") or not hasattr(net, "prune_intermediate_layers"):

@@ -83,8 +83,12 @@ def load(path: Path) -> tuple[AnyModel, params.Model]:
     return network.eval(), model
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(path: Path, remedy: str = "train it again") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read weights and description; the description is empty in files of other programs.
+
+    Args:
+        path: the file.
+        remedy: for messages.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -95,8 +99,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
         raise InputError(f"{path} is missing: train it first (dvc repro)") from None
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged ({error}): train it again") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged, or is not a weight file ({error}): {remedy}") from None
 
 
 def check_labels(description: dict[str, Any], path: Path | str) -> None:

@@ -28,8 +28,8 @@ COUNTER = ".num_batches_tracked"
 """Suffix of weights that may be missing: older files lack them, and batch norm with a momentum does not use them."""
 CONTAINERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
 """Keys under which training programs keep a network's weights in a file with other things; the first one counts."""
-WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.")
-"""Prefixes of torch.compile, and of DataParallel, in either order."""
+WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.", "model.")
+"""Prefixes of torch.compile, and of DataParallel, in either order; of modules of Lightning."""
 REMEDY = "save only the network's state_dict (torch.save(network.state_dict(), FILE))"
 NAMED = 5
 """Number of weights that a message names; the others are only counted."""
@@ -56,6 +56,8 @@ def start_from_weights(network: Network, model: params.BackboneModel) -> Provena
     found, description = (
         (backbones.hub_weights(model.backbone), {}) if model.pretrained is True else _read(Path(origin).expanduser())
     )
+    if broken := [name for name, weight in found.items() if not weight.isfinite().all()]:
+        raise InputError(f"{origin}: its weights are not finite ({_listed(broken)}): use those of another training")
     provenance = Provenance()
     if description:
         _check_description(description, model, origin)
@@ -100,8 +102,8 @@ def _read(path: Path) -> tuple[Weights, dict[str, Any]]:
     """Weights and description; the description is empty for files of other programs."""
     if not path.exists():
         raise InputError(f"{path} is missing: pretrained in params.yaml names it")
-    if path.suffix == ".safetensors":
-        weights, description = checkpoint.read(path)
+    if path.suffix.lower() == ".safetensors":
+        weights, description = checkpoint.read(path, f"copy or download it again (git lfs pull), or {REMEDY}")
         return (weights, description) if description else (_plain_names(weights), {})
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)

@@ -124,6 +124,9 @@ def test_attention_without_a_place_is_refused(backbone: str) -> None:
         ({"backbone": "resnet34 "}, "timm has no backbone 'resnet34 ': try resnet34 or"),
         ({"backbone": "timm/resnet34"}, "timm has no backbone 'timm/resnet34': try resnet34 or"),
         ({"backbone": "hf-hub:timm/resnet18.a1_in1k"}, "timm has no backbone .*: try resnet18 or"),
+        ({"backbone": "resnet18.nonsense", "attention": "none"}, "timm cannot build backbone resnet18.nonsense"),
+        ({"backbone": "senet154", "widths": (8, 8, 8, 8)}, "widths"),
+        ({"backbone": "ecaresnet50d_pruned"}, "timm cannot build backbone ecaresnet50d_pruned .*attention cbam"),
         ({"backbone": ""}, "timm has no backbone '': try resnet34$"),
         ({"backbone": "anything at all"}, "timm has no backbone 'anything at all'"),
         ({"backbone": "efficientnet_b0", "widths": (8, 8, 8, 8)}, "widths: null for backbone efficientnet_b0"),
@@ -200,6 +203,13 @@ def test_real_weights_for_photographs_are_read_by_the_recipe(tmp_path: Path, mon
         expected = network.stages.maps(theirs, x)
     for found, wanted in zip(ours, expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_resnet_without_batch_norm_gets_non_local_blocks_too() -> None:
+    with torch.device("meta"):
+        network = Network(model_of("resnet50_gn", attention="nonlocal"))
+    blocks = [part for part in network.modules() if isinstance(part, NonLocal)]
+    assert [block.norm.num_features for block in blocks] == 2 * [512] + 3 * [1024]
 
 
 def test_a_frozen_transformer_has_features_of_its_single_stage() -> None:

@@ -237,6 +237,8 @@ def test_a_file_that_is_none_of_weights_is_refused(tmp_path: Path, content: byte
         ("model_state_dict", "module._orig_mod.", ".pth"),
         (None, "_orig_mod.module.", ".pth"),
         (None, "module.", ".safetensors"),
+        (None, "model.", ".SAFETENSORS"),
+        ("state_dict", "model.", ".ckpt"),
     ],
 )
 def test_what_training_programs_put_around_weights_is_taken_off(
@@ -245,7 +247,7 @@ def test_what_training_programs_put_around_weights_is_taken_off(
     weights = rgb_network().state_dict()
     path = tmp_path / f"run{suffix}"
     wrapped = {wrapper + name: weight for name, weight in weights.items()}
-    if suffix == ".safetensors":
+    if suffix.lower() == ".safetensors":
         save_file(wrapped, path)
     else:
         torch.save(wrapped if container is None else {"epoch": 3, container: wrapped, "lr": 0.1}, path)
@@ -264,6 +266,15 @@ def test_weights_of_another_precision_become_single_precision(tmp_path: Path, ki
     found = started(changed(pretrained=str(tmp_path / "rgb.pth"))).state_dict()["backbone.layer3.0.conv1.weight"]
     assert found.dtype == torch.float32
     assert torch.equal(found, weights["layer3.0.conv1.weight"].float())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    weights = rgb_network().state_dict()
+    weights["layer3.0.conv1.weight"][0, 0, 0, 0] = value
+    torch.save(weights, tmp_path / "rgb.pth")
+    with pytest.raises(InputError, match=r"rgb\.pth: its weights are not finite \(layer3\.0\.conv1\.weight\)"):
+        started(changed(pretrained=str(tmp_path / "rgb.pth")))
 
 
 @pytest.mark.parametrize("way", ["old format", "parameters", "link"])
@@ -313,6 +324,7 @@ def placed(folder: Path, what: str) -> Path:
         "pointer of Git LFS: safetensors",
         "page of a website: pth",
         "folder: pth",
+        "folder: safetensors",
         "lost link: pth",
         "whole module: pth",
         "compiled program: pt",
