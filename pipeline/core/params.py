@@ -38,13 +38,15 @@ from pipeline.core.model_params import (
     Seed,
     Share,
 )
+from pipeline.core.search_params import Dimension, Kind, Objective, Pruner, Range, Search, Value
 from pipeline.core.section_files import read_sections
 
 __all__ = [
-    "KINDS", "Asymmetric", "Augment", "BackboneModel", "Blending", "Calibrating", "ClassicalModel", "Data", "Ensemble",
-    "Focal", "Folds", "FrozenModel", "LossName", "Machine", "Model", "NetworkModel", "Pack", "Params", "Policy",
-    "Precision", "Repeat", "Score", "Section", "Simulation", "Tta", "View", "WeightsProfile", "complete_models",
-    "load", "load_model", "load_weights_profile", "parse_model",
+    "KINDS", "Asymmetric", "Augment", "BackboneModel", "Blending", "Calibrating", "ClassicalModel", "Data", "Dimension",
+    "Ensemble", "Focal", "Folds", "FrozenModel", "Kind", "LossName", "Machine", "Model", "NetworkModel", "Objective",
+    "Pack", "Params", "Policy", "Precision", "Pruner", "Range", "Repeat", "Score", "Search", "Section", "Simulation",
+    "Tta", "Value", "View", "WeightsProfile", "complete_models", "load", "load_model", "load_weights_profile",
+    "parse_model",
 ]  # fmt: skip
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -203,6 +205,7 @@ class Params(Section):
     tta: Tta
     ensemble: Ensemble
     score: Score
+    search: Search
     machine: Machine
 
     @model_validator(mode="after")
