@@ -20,7 +20,7 @@ UV = $(if $(uv_index),UV_DEFAULT_INDEX='$(uv_index)') $(if $(uv_hosts),UV_INSECU
 # With several GPUs, make repro first trains one job on each of them at a time. GPUs that are not NVIDIA's: GPUS=8.
 GPUS ?= $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 
-.PHONY: repro weights train-parallel test lint check
+.PHONY: repro weights train-parallel search test lint check
 
 repro: .venv/run.stamp $(if $(filter-out 0 1,$(GPUS)),train-parallel)
 	$(BIN)/python -m pipeline params --check
@@ -36,6 +36,13 @@ weights: .venv/run.stamp
 train-parallel: .venv/cluster.stamp
 	$(BIN)/python -m pipeline params --check
 	PATH="$(CURDIR)/$(BIN):$$PATH" RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pipeline train-parallel $(if $(CPUS),--cpus $(CPUS))
+
+# Search for a model's parameters over the space in params.yaml: TRIALS in all, one per GPU at a time or JOBS side by side.
+TRIALS ?= 40
+search: .venv/search.stamp
+	$(BIN)/python -m pipeline params --check
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc --wait-for-lock repro folds
+	$(BIN)/python -m pipeline search --trials $(TRIALS) $(if $(JOBS),--jobs $(JOBS))
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -64,7 +71,12 @@ check: lint test
 	@$(UV) -r requirements-cluster.txt -c requirements.lock
 	@touch $@
 
-.venv/dev.stamp: requirements.txt requirements-cluster.txt requirements-dev.txt requirements.lock | .venv/bin/uv
+.venv/search.stamp: requirements.txt requirements-cluster.txt requirements-search.txt requirements.lock | .venv/bin/uv
+	@echo "installing $<"
+	@$(UV) -r requirements-search.txt -c requirements.lock
+	@touch $@
+
+.venv/dev.stamp: requirements.txt requirements-cluster.txt requirements-search.txt requirements-dev.txt requirements.lock | .venv/bin/uv
 	@echo "installing $<"
 	@$(UV) -r requirements-dev.txt -c requirements.lock
 	@touch $@
