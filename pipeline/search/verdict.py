@@ -81,14 +81,16 @@ def compare_outer(
     means, by_seed = drawn.mean(axis=1), scores.var(axis=1, ddof=1)
     groups, seeds = len(np.unique(winner[0].groups)), scores.shape[1]
 
-    def estimate(value: float, sampled: Doubles, variances: Sequence[float]) -> Estimate:
-        return _interval(value, float(sampled.var(ddof=1)), groups, variances, seeds, settings.confidence)
+    def estimate(value: float, sampled: Doubles, variances: Sequence[float], most: float = np.inf) -> Estimate:
+        found = _interval(value, float(sampled.var(ddof=1)), groups, variances, seeds, settings.confidence)
+        return Estimate(found.value, found.low, min(found.high, most))
 
+    best = 1 if objective == "average_precision" else 0
     # The effect of a seed on single samples, which shrinks with their number, is what the bootstrap shows of it.
     own = (drawn - means[:, None]).var(axis=2, ddof=1).mean() * seeds / (seeds - 1)
     return Comparison(
-        estimate(scores[0].mean(), means[0], by_seed[:1].tolist()),
-        estimate(scores[1].mean(), means[1], by_seed[1:].tolist()),
+        estimate(scores[0].mean(), means[0], by_seed[:1].tolist(), best),
+        estimate(scores[1].mean(), means[1], by_seed[1:].tolist(), best),
         estimate(scores[0].mean() - scores[1].mean(), means[0] - means[1], by_seed.tolist()),
         max(float(by_seed.mean() - own), 0.0),
     )
