@@ -129,12 +129,8 @@ def draw_importances(importances: dict[str, float]) -> Figure:
 
 def describe(result: Result, confidence: float) -> str:
     """The report, in Markdown."""
-    search, found = result.space.search, result.comparison
-    default, winner = result.trials[DEFAULT], result.trials[result.winner]
+    search = result.space.search
     states = [trial.state for trial in result.trials]
-    share = min(result.luck.expected / result.gain, 1) if result.gain > 0 else np.nan
-    difference = "none" if result.winner == DEFAULT else _interval(found.difference, confidence, sign=True)
-    inner, outer = result.samples
     lines = [
         f"# Search for {search.model}",
         "",
@@ -143,28 +139,16 @@ def describe(result: Result, confidence: float) -> str:
         f"{len(states)} trials: {states.count('complete')} complete, {states.count('pruned')} pruned, "
         f"{states.count('failed')} failed. Score: {MEASURES[search.objective]}, without thresholds; higher is better.",
         "",
-        f"| | default (trial {DEFAULT}) | winner (trial {result.winner}) | difference |",
-        "|---|---|---|---|",
-        f"| inner folds, out-of-fold (n = {inner:,}) | {_score(default):.3f} | {_score(winner):.3f} | "
-        f"{result.gain:+.3f} |",
-        f"| outer fold {search.outer_fold} (n = {outer:,}) | {_interval(found.default, confidence)} | "
-        f"{_interval(found.winner, confidence)} | {difference} |",
+        *_scores(result, confidence),
         "",
-        f"The trials were chosen by the inner row, so its difference is too large. The outer row is of {search.seeds} "
-        f"trainings each, with new seeds, on all inner samples. {SEED_NOTE}",
+        "The winner was chosen by its inner score, so the inner difference is biased upwards. The outer scores are "
+        f"means of {search.seeds} trainings each, with new seeds, on all inner samples. {SEED_NOTE}",
         "",
-        f"**Luck.** If all {len(states)} trials were equally good, the best one would still score "
-        f"{result.luck.expected:+.3f} above the default on the inner folds, by simulation; "
-        + (
-            f"that is {'all' if share == 1 else f'{share:.0%}'} of the winner's gain of {result.gain:+.3f}. "
-            if result.gain > 0
-            else "no trial scored above it here. "
-        )
-        + f"Luck alone gives at least the observed gain with a probability of {result.luck.chance:.2f}.",
+        _luck(result),
         "",
         "## Winner",
         "",
-        "Paste into params.yaml:",
+        "To use it, paste into params.yaml:",
         "",
         "```yaml",
         snippet(result, confidence).partition("\n")[2].rstrip(),
@@ -173,10 +157,43 @@ def describe(result: Result, confidence: float) -> str:
     ]
     if result.importances:
         ranked = ", ".join(f"{name} {part:.0%}" for name, part in result.importances.items())
-        lines += ["## Importance", "", "![Importance of the searched parameters](importance.png)", "", f"{ranked}.", ""]
+        basis = f"Estimated from {states.count('complete')} complete trials; from few, it is rough."
+        picture = "![Importance of the searched parameters](importance.png)"
+        lines += ["## Importance", "", picture, "", f"{ranked}. {basis}", ""]
     if failed := [trial for trial in result.trials if trial.state == "failed"]:
         lines += ["## Failed trials", "", *(f"- Trial {trial.number}: {trial.message}" for trial in failed), ""]
     return "\n".join(lines)
+
+
+def _scores(result: Result, confidence: float) -> list[str]:
+    """The table of inner and outer scores."""
+    default, winner = result.trials[DEFAULT], result.trials[result.winner]
+    found = result.comparison
+    difference = "none" if result.winner == DEFAULT else _interval(found.difference, confidence, sign=True)
+    inner, outer = result.samples
+    return [
+        f"| | default (trial {DEFAULT}) | winner (trial {result.winner}) | difference |",
+        "|---|---|---|---|",
+        f"| inner folds, out-of-fold (n = {inner:,}) | {_score(default):.3f} | {_score(winner):.3f} | "
+        f"{result.gain:+.3f} |",
+        f"| outer fold {result.space.search.outer_fold} (n = {outer:,}) | {_interval(found.default, confidence)} | "
+        f"{_interval(found.winner, confidence)} | {difference} |",
+    ]
+
+
+def _luck(result: Result) -> str:
+    """How much of the winner's inner gain luck would give."""
+    found = (
+        f"**Luck.** If all {len(result.trials)} trials were equally good, the best one would still score "
+        f"{result.luck.expected:+.3f} above the default on the inner folds, by simulation; "
+    )
+    if result.gain <= 0:
+        return f"{found}here, no trial scored above it."
+    share = result.luck.expected / result.gain
+    return (
+        f"{found}that is {'all' if share >= 1 else f'{share:.0%}'} of the winner's gain of {result.gain:+.3f}. Luck "
+        f"alone gives at least this gain with a probability of {result.luck.chance:.2f}."
+    )
 
 
 def _score(trial: Trial) -> float:

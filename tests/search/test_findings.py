@@ -64,11 +64,11 @@ def test_the_report_has_all_scores_and_the_luck() -> None:
     assert "| inner folds, out-of-fold (n = 60) | 0.600 | 0.650 | +0.050 |" in text
     assert "| outer fold 0 (n = 30) | 0.700 (95% interval 0.600 to 0.800) | 0.700 (95% interval" in text
     assert "the best one would still score +0.020 above the default" in text
-    assert "that is 40% of the winner's gain of +0.050. Luck alone gives at least the observed gain" in text
+    assert "that is 40% of the winner's gain of +0.050. Luck alone gives at least this gain" in text
     assert "probability of 0.25" in text
     assert "- Trial 3: the loss is nan" in text
     assert "that is all of the winner's gain" in findings.describe(result(0, 1, luck=0.06), 0.95)
-    assert "no trial scored above it here" in findings.describe(result(0, 0, gain=-1), 0.95)
+    assert "here, no trial scored above it." in findings.describe(result(0, 0, gain=-1), 0.95)
 
 
 def test_the_files_are_replaced_whole(folder: Path) -> None:
