@@ -23,7 +23,7 @@ GPUS ?= $(shell all=$$(nvidia-smi -L 2>/dev/null | grep -c '^GPU'); \
 	if [ "$$all" -gt 0 ] && [ -n "$${CUDA_VISIBLE_DEVICES+set}" ]; then \
 	printf '%s\n' "$$CUDA_VISIBLE_DEVICES" | tr ',' '\n' | sed '/^ *-/,$$d' | grep -c '[^ ]'; else echo $$all; fi)
 
-.PHONY: repro weights train-parallel test lint check
+.PHONY: repro weights train-parallel search test lint check
 
 repro: .venv/run.stamp $(if $(filter-out 0 1,$(GPUS)),train-parallel)
 	$(BIN)/python -m pipeline params --check
@@ -39,6 +39,13 @@ weights: .venv/run.stamp
 train-parallel: .venv/cluster.stamp
 	$(BIN)/python -m pipeline params --check
 	PATH="$(CURDIR)/$(BIN):$$PATH" RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pipeline train-parallel $(if $(CPUS),--cpus $(CPUS))
+
+# Search for a model's parameters over the space in params.yaml: TRIALS in all, one per GPU at a time or JOBS side by side.
+TRIALS ?= 40
+search: .venv/search.stamp
+	$(BIN)/python -m pipeline params --check
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc --wait-for-lock repro folds
+	$(BIN)/python -m pipeline search --trials $(TRIALS) $(if $(JOBS),--jobs $(JOBS))
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -67,7 +74,12 @@ check: lint test
 	@$(UV) -r requirements-cluster.txt -c requirements.lock
 	@touch $@
 
-.venv/dev.stamp: requirements.txt requirements-cluster.txt requirements-dev.txt requirements.lock | .venv/bin/uv
+.venv/search.stamp: requirements.txt requirements-cluster.txt requirements-search.txt requirements.lock | .venv/bin/uv
+	@echo "installing $<"
+	@$(UV) -r requirements-search.txt -c requirements.lock
+	@touch $@
+
+.venv/dev.stamp: requirements.txt requirements-cluster.txt requirements-search.txt requirements-dev.txt requirements.lock | .venv/bin/uv
 	@echo "installing $<"
 	@$(UV) -r requirements-dev.txt -c requirements.lock
 	@touch $@

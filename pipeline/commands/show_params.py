@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 
 from pipeline.core.errors import InputError
-from pipeline.core.params import KINDS, Params, load
+from pipeline.core.params import KINDS, Params, Value, load
 
 WIDTH = 100
 """Columns of the text."""
@@ -89,6 +89,10 @@ def readers(section: str) -> str:
 def allowed(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     """The values that a type takes, as text: ``number >= 0, <= 1``."""
     origin = get_origin(annotation)
+    if annotation == Value:
+        return "value"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"{{{', '.join(annotation.model_fields)}}}"
     if origin is Literal:
         return " | ".join("true" if value is True else str(value) for value in get_args(annotation))
     if origin in (Union, UnionType):

@@ -39,13 +39,15 @@ from pipeline.core.model_params import (
     Seed,
     Share,
 )
+from pipeline.core.search_params import Dimension, Kind, Objective, Pruner, Range, Search, Value
 from pipeline.core.section_files import read_sections
 
 __all__ = [
-    "KINDS", "Asymmetric", "Augment", "BackboneModel", "Blending", "Calibrating", "ClassicalModel", "Data", "Ensemble",
-    "Focal", "Folds", "FrozenModel", "LossName", "Machine", "Model", "NetworkModel", "Pack", "Params", "Policy",
-    "Precision", "Repeat", "Score", "Section", "Simulation", "Tta", "View", "WeightsProfile", "complete_models",
-    "load", "load_model", "load_weights_profile", "parse_model",
+    "KINDS", "Asymmetric", "Augment", "BackboneModel", "Blending", "Calibrating", "ClassicalModel", "Data", "Dimension",
+    "Ensemble", "Focal", "Folds", "FrozenModel", "Kind", "LossName", "Machine", "Model", "NetworkModel", "Objective",
+    "Pack", "Params", "Policy", "Precision", "Pruner", "Range", "Repeat", "Score", "Search", "Section", "Simulation",
+    "Tta", "Value", "View", "WeightsProfile", "complete_models", "load", "load_model", "load_weights_profile",
+    "parse_model",
 ]  # fmt: skip
 
 LONGEST_NAME = 100
@@ -210,6 +212,7 @@ class Params(Section):
     tta: Tta
     ensemble: Ensemble
     score: Score
+    search: Search
     machine: Machine
 
     @model_validator(mode="after")

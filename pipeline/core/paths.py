@@ -20,6 +20,8 @@ SUBMISSION = Path("submission.csv")
 RESUME = Path(".resume")
 """Saved states from which interrupted stages resume. They are no DVC outputs: DVC deletes those before a stage runs."""
 REPORT = Path("report.html")
+SEARCH = Path("search")
+"""Results of searches, a folder for each study. Not DVC outputs."""
 
 
 def source(name: str) -> Path:

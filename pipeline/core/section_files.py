@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.core.errors import InputError
 from pipeline.core.model_params import KINDS, Section
+from pipeline.core.search_params import RANGE, Range
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -30,13 +31,26 @@ def read_sections(root: type[AnySection], path: Path, prepare: Callable[[Any], A
     raw = read_yaml(path)
     if keys := list(_keys_that_are_no_text(raw)):
         raise InputError(f"{path}: {', '.join(keys)}: keys are text: write it in quotes, or choose another name")
-    raw = prepare(raw)
+    return check_sections(root, prepare(raw), str(path))
+
+
+def check_sections(root: type[AnySection], raw: Any, origin: str) -> AnySection:
+    """Check the sections of ``root`` as a YAML file contains them.
+
+    Args:
+        root: the class of the whole file.
+        raw: its contents.
+        origin: where they are from, for the message.
+
+    Raises:
+        InputError: as ``read_sections``.
+    """
     try:
         # In JSON mode, strict validation accepts lists as tuples and integers as floats, and converts nothing else.
         return root.model_validate_json(json.dumps(raw))
     except (TypeError, ValueError) as error:
         problems = _problems(root, error) if isinstance(error, ValidationError) else [str(error)]
-        raise InputError(f"{path}: " + "; ".join(problems)) from None
+        raise InputError(f"{origin}: " + "; ".join(problems)) from None
 
 
 def read_yaml(path: Path) -> Any:
@@ -100,6 +114,9 @@ def _locate(root: type[Section], loc: tuple[int | str, ...]) -> tuple[type[BaseM
         section = KINDS[kind]
     elif loc[:1] == ("templates",) and len(loc) > 1 and loc[1] in KINDS:
         kind = str(loc[1])
+    elif loc[:2] == ("search", "space") and len(loc) > 4:
+        tag = path.pop(4)  # the same: it tells a range from a list of choices
+        return (Range if tag == RANGE else root), kind, path
     for part in path[2:] if section is not root else path:
         field = section.model_fields.get(str(part))
         if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

@@ -29,6 +29,7 @@ ELSEWHERE = (
     "cp data/kaggle/",
     "nvidia-smi",
     "make train-parallel",
+    "make search",
     'python -c "import torch',
     "curl ",
     "cp weights/cells.yaml",
