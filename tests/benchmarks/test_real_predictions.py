@@ -12,7 +12,15 @@ import pytest
 from sklearn.metrics import f1_score
 
 from benchmarks import real_predictions
-from benchmarks.real_predictions import compare, compare_files, read_run
+from benchmarks.real_predictions import (
+    compare,
+    compare_files,
+    cross_fit_repeatedly,
+    procedures,
+    read_judged,
+    read_run,
+    score,
+)
 from pipeline.core.errors import InputError
 from pipeline.core.labels import format_target
 from pipeline.core.params import load
@@ -21,6 +29,7 @@ from pipeline.evaluation.metrics import Bools, Floats
 from pipeline.evaluation.prediction_files import Predictions
 
 ROWS = 60
+REAL = Path("../shared/hpa/predictions")
 
 Fit = Callable[[Floats, Bools], DecisionRule]
 
@@ -118,3 +127,11 @@ def test_a_run_is_split_by_its_groups(
     compare(judged, [], repeats=1)
     assert "bagged, shrinkage 5" in capsys.readouterr().out
     assert all(len(np.unique(folds[judged.groups == one])) == 1 for folds in splits for one in range(ROWS // 3))
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="needs real predictions")
+def test_on_real_predictions_the_default_scores_as_measured() -> None:
+    judged, _ = read_judged(REAL / "holdout_scores.npz", REAL / "holdout_truth.csv")
+    default, *_ = procedures(list(judged.networks), load().ensemble)
+    # Single splits differ by .01.
+    assert score(cross_fit_repeatedly(default, judged, 4), judged)[0] == pytest.approx(0.596, abs=0.015)

@@ -108,7 +108,7 @@ def test_an_experiment_runs_in_the_folder_and_a_template_still_reaches_the_model
 def test_an_experiment_runs_in_a_copy(project: Project) -> None:
     project.run("dvc", "exp", "run", "--temp", "--name", "aside", "-S", "ensemble.thresholds=counts", "ensemble")
     assert "aside" in experiments(project)
-    assert params.load(project.root / "params.yaml").ensemble.thresholds == "per_label"
+    assert params.load(project.root / "params.yaml").ensemble.thresholds == "bagged"
 
 
 def test_an_experiment_waits_in_the_queue(project: Project) -> None:
