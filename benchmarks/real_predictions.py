@@ -1,9 +1,11 @@
 """The ensemble stage on probabilities of real competitors, compared with alternatives and with submissions.
 
     python -m benchmarks.real_predictions --scores scores.npz --truth truth.csv --peer their-final=submission.csv
+    python -m benchmarks.real_predictions --run FOLDER
 
 The npz file contains ``ids`` and, for each network, an array (rows, 28) of probabilities; the truth covers some of the
-rows. All fitting is cross-fitted over five random folds of these rows, repeated with several random splits. The last
+rows. With ``--run`` they are the out-of-fold probabilities of a finished run of this pipeline. All fitting is
+cross-fitted over five random folds of the rows (of the groups, in a run), repeated with several random splits. The last
 line is JSON.
 """
 
@@ -18,23 +20,38 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmarks.interleaved import report
+from pipeline.core import paths
 from pipeline.core.entry import run_main
 from pipeline.core.errors import InputError
 from pipeline.core.labels import target_matrix
 from pipeline.core.params import Ensemble, load
 from pipeline.core.progress import track
+from pipeline.data.fold_table import read_folds
 from pipeline.evaluation.blending import BLENDINGS
 from pipeline.evaluation.calibration import CALIBRATIONS
 from pipeline.evaluation.decision_rule import cross_fit, fit_rule
 from pipeline.evaluation.intervals import f1_resamples, interval
 from pipeline.evaluation.metrics import Bools, Floats, f1_by_label
+from pipeline.evaluation.prediction_files import load_predictions
 from pipeline.evaluation.thresholds import POLICIES
+from pipeline.stages.ensemble import stitch
 
 FOLDS = 5
 MIN_POSITIVES = 3
 """Labels with fewer positives are not scored: some folds would be fitted to one positive or none."""
+SHRINKAGES = (2.0, 5.0, 10.0, 20.0)
+"""Tried with the policies that shrink the labels' own thresholds."""
 RESAMPLES = 300
 CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Probabilities of several networks, by name, (N, 28) each; truth (N, 28), and the group of each row (N,)."""
+
+    networks: dict[str, Floats]
+    truth: Bools
+    groups: npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -63,6 +80,10 @@ def procedures(networks: list[str], settings: Ensemble) -> Iterator[Procedure]:
     for policy in POLICIES:
         yield Procedure("thresholds", policy, all_networks, variant(thresholds=policy))
         yield Procedure("uncalibrated", policy, all_networks, variant(thresholds=policy, calibration="none"))
+    for policy in ("per_label", "bagged"):
+        for shrinkage in SHRINKAGES:
+            name = f"{policy}, shrinkage {shrinkage:g}"
+            yield Procedure("shrinkage", name, all_networks, variant(thresholds=policy, shrinkage=shrinkage))
     for blend in BLENDINGS:
         yield Procedure("blend", blend, all_networks, variant(blend=blend))
     for calibration in CALIBRATIONS:
@@ -71,20 +92,22 @@ def procedures(networks: list[str], settings: Ensemble) -> Iterator[Procedure]:
         yield Procedure("network", network, slice(position, position + 1), settings)
 
 
-def cross_fit_repeatedly(procedure: Procedure, members: Floats, truth: Bools, repeats: int) -> list[Bools]:
+def cross_fit_repeatedly(procedure: Procedure, judged: Judged, repeats: int) -> list[Bools]:
     """Cross-fitted decisions on all rows, for each random split into folds; all procedures share the splits."""
     fit = partial(fit_rule, settings=procedure.settings)
-    splits = [np.random.default_rng(seed).permutation(len(truth)) % FOLDS for seed in range(repeats)]
-    return [cross_fit(members[procedure.networks], truth, folds, fit).decisions for folds in splits]
+    members = np.stack(list(judged.networks.values())[procedure.networks])
+    groups = judged.groups.max() + 1
+    splits = [(np.random.default_rng(seed).permutation(groups) % FOLDS)[judged.groups] for seed in range(repeats)]
+    return [cross_fit(members, judged.truth, folds, fit).decisions for folds in splits]
 
 
-def score(by_split: list[Bools], truth: Bools) -> tuple[float, float, npt.NDArray[np.float64]]:
+def score(by_split: list[Bools], judged: Judged) -> tuple[float, float, npt.NDArray[np.float64]]:
     """Mean macro-F1 over the scored labels, its standard deviation over the splits, and its value in each resample."""
+    truth, groups = judged.truth, judged.groups.astype(np.str_)
     counted = truth.sum(axis=0) >= MIN_POSITIVES
     scores = [f1_by_label(decisions, truth)[counted].mean() for decisions in by_split]
-    rows = np.arange(len(truth)).astype(np.str_)
     resampled = [
-        f1_resamples(decisions, truth, rows, resamples=RESAMPLES, seed=0)[:, counted].mean(axis=1)
+        f1_resamples(decisions, truth, groups, resamples=RESAMPLES, seed=0)[:, counted].mean(axis=1)
         for decisions in by_split
     ]
     return float(np.mean(scores)), float(np.std(scores)), np.mean(resampled, axis=0)
@@ -124,34 +147,59 @@ def read_submission(peer: str, ids: "pd.Index[str]") -> tuple[str, Bools]:
     return name, decisions
 
 
-def main() -> None:
-    """Print the table and the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scores", type=Path, required=True, metavar="NPZ", help="ids and probabilities")
-    parser.add_argument("--truth", type=Path, required=True, metavar="CSV", help="columns Id and Target")
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=CSV", help="a submission to compare with")
-    parser.add_argument("--repeats", type=int, default=10, help="random splits into folds")
-    arguments = parser.parse_args()
-    run_main(lambda: compare(arguments.scores, arguments.truth, arguments.peer, arguments.repeats))
-
-
-def compare(scores: Path, truth_path: Path, peers: list[str], repeats: int) -> None:
-    """Score every procedure and submission on the rows whose truth is known, and print the table."""
+def read_judged(scores: Path, truth_path: Path) -> tuple[Judged, "pd.Index[str]"]:
+    """Read the probabilities of the rows whose truth is known, each its own group, and the ids of these rows."""
     ids, networks = read_scores(scores)
     targets = read_targets(truth_path, "Target")
     rows = ids.get_indexer(pd.Index(targets.index))
     if (rows < 0).any():
         raise InputError(f"{truth_path}: {int((rows < 0).sum())} of its ids are not in {scores}")
-    truth = target_matrix(targets)
-    members = np.stack([probabilities[rows] for probabilities in networks.values()])
+    known = {name: probabilities[rows] for name, probabilities in networks.items()}
+    return Judged(known, target_matrix(targets), np.arange(len(targets))), pd.Index(targets.index)
+
+
+def read_run(folder: Path) -> Judged:
+    """Read the out-of-fold probabilities of each model, the truth and the groups of a finished run."""
+    samples = read_folds(folder / paths.FOLDS)
+    networks = {}
+    for model in load(folder / "params.yaml").models:
+        by_fold = [load_predictions(folder / paths.predictions(model, fold)) for fold in samples["fold"].unique()]
+        networks[model] = stitch(by_fold, samples["id"])
+    return Judged(networks, target_matrix(samples["target"]), np.unique(samples["group"], return_inverse=True)[1])
+
+
+def main() -> None:
+    """Print the table and the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scores", type=Path, metavar="NPZ", help="ids and probabilities")
+    parser.add_argument("--truth", type=Path, metavar="CSV", help="columns Id and Target")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=CSV", help="a submission to compare with")
+    parser.add_argument("--run", type=Path, metavar="FOLDER", help="a finished run, in place of scores and truth")
+    parser.add_argument("--repeats", type=int, default=10, help="random splits into folds")
+    arguments = parser.parse_args()
+    if arguments.run and not (arguments.scores or arguments.truth or arguments.peer):
+        run_main(lambda: compare(read_run(arguments.run), [], arguments.repeats))
+    elif arguments.scores and arguments.truth and not arguments.run:
+        run_main(lambda: compare_files(arguments.scores, arguments.truth, arguments.peer, arguments.repeats))
+    else:
+        parser.error("give either --scores and --truth, or --run")
+
+
+def compare_files(scores: Path, truth: Path, peers: list[str], repeats: int) -> None:
+    """Compare on the probabilities and the truth in these files."""
+    judged, ids = read_judged(scores, truth)
     # Before the fits, which take minutes: a wrong file fails at once.
-    submissions = [read_submission(peer, pd.Index(targets.index)) for peer in peers]
-    tried = list(procedures(list(networks), load().ensemble))
+    compare(judged, [read_submission(peer, ids) for peer in peers], repeats)
+
+
+def compare(judged: Judged, submissions: list[tuple[str, Bools]], repeats: int) -> None:
+    """Score every procedure and submission on the same rows, and print the table."""
+    tried = list(procedures(list(judged.networks), load().ensemble))
     scored = [
-        (one.kind, one.name, *score(cross_fit_repeatedly(one, members, truth, repeats), truth))
+        (one.kind, one.name, *score(cross_fit_repeatedly(one, judged, repeats), judged))
         for one in track(tried, "procedures", unit="procedures")
     ]
-    scored += [("peer", name, *score([decisions], truth)) for name, decisions in submissions]
+    scored += [("peer", name, *score([decisions], judged)) for name, decisions in submissions]
     default, resampled = scored[0][2], scored[0][4]
     table = pd.DataFrame(
         {
@@ -172,8 +220,8 @@ def compare(scores: Path, truth_path: Path, peers: list[str], repeats: int) -> N
         "cross_fitted_macro_f1": default,
         "low": low,
         "high": high,
-        "rows": len(truth),
-        "labels": int((truth.sum(axis=0) >= MIN_POSITIVES).sum()),
+        "rows": len(judged.truth),
+        "labels": int((judged.truth.sum(axis=0) >= MIN_POSITIVES).sum()),
         "repeats": repeats,
         "peers": {name: own for kind, name, own, _, _ in scored if kind == "peer"},
     }

@@ -62,7 +62,7 @@ OUTPUTS = tuple(
 RESERVED = ("con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)))
 """Names that Windows reserves for devices."""
 View = Literal["identity", "rot90", "rot180", "rot270", "flip", "flip_rot90", "flip_rot180", "flip_rot270"]
-Policy = Literal["fixed", "global", "per_label", "counts", "expected"]
+Policy = Literal["fixed", "global", "per_label", "counts", "expected", "bagged"]
 Blending = Literal["probabilities", "logits", "ranks", "weights"]
 Calibrating = Literal["none", "temperature", "platt"]
 ModelSection = Annotated[Model, Field(discriminator="kind")]
@@ -156,12 +156,14 @@ class Ensemble(Section):
     thresholds: Policy = Field(
         description="fixed: a constant. global: one threshold with the best macro-F1. per_label: best F1 of each "
         "label, shrunk towards the global threshold. counts: as many positives as the label's proportion. expected: "
-        "highest F1 expected under the probabilities."
+        "highest F1 expected under the probabilities. bagged: from there, shifted to each label's best F1 and to the "
+        "best macro-F1, averaged over bootstrap resamples."
     )
     fixed_threshold: Share = Field(description="fixed: the decision threshold (probability).")
     shrinkage: float = Field(
         ge=0,
-        description="per_label, expected: positives at which a label's own and the global threshold weigh the same.",
+        description="per_label, expected, bagged: positives at which a label's own threshold and what all labels share "
+        "weigh the same.",
     )
     proportions: dict[str, Share] = Field(
         description="counts: proportion of samples by label name; other labels use their training proportion."

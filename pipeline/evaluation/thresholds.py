@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from pipeline.core.labels import LABELS
 from pipeline.core.params import Ensemble, Policy
+from pipeline.evaluation.bagging import bagged_thresholds
 from pipeline.evaluation.metrics import Bools, Floats, Thresholds, cut, match_counts
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
@@ -37,6 +38,8 @@ def choose_thresholds(probabilities: Floats, truth: Bools, settings: Ensemble) -
     - ``per_label``: for each label the threshold with the highest F1, shrunk towards the global one.
     - ``counts``: predict each label as often as it occurs in these samples, or in the proportions of the settings.
     - ``expected``: maximise each label's F1 as expected from the calibrated probabilities, shrunk in the same way.
+    - ``bagged``: from the thresholds of the highest expected F1, shift each label to its best F1, shrunk towards the
+      best shift shared by all labels; averaged over bootstrap resamples. See `bagged_thresholds`.
 
     Args:
         probabilities: (N, 28).
@@ -56,6 +59,8 @@ def choose_thresholds(probabilities: Floats, truth: Bools, settings: Ensemble) -
             return match_counts(probabilities, replaced(truth.mean(axis=0), settings.proportions))
         case "expected":
             return shrink(expected_f1(probabilities) / 2, probabilities, truth, settings.shrinkage)
+        case "bagged":
+            return bagged_thresholds(probabilities, truth, settings.shrinkage)
 
 
 def replaced(shares: Floats, given: Mapping[str, float]) -> Floats:

@@ -88,7 +88,7 @@ LABELS = [
 
 CHOICES: dict[Any, tuple[str, ...]] = {
     params.View: ("identity", "rot90", "rot180", "rot270", "flip", "flip_rot90", "flip_rot180", "flip_rot270"),
-    params.Policy: ("fixed", "global", "per_label", "counts", "expected"),
+    params.Policy: ("fixed", "global", "per_label", "counts", "expected", "bagged"),
     params.Blending: ("probabilities", "logits", "ranks", "weights"),
     params.Calibrating: ("none", "temperature", "platt"),
     params.LossName: ("focal", "bce", "asymmetric", "soft_f1", "lovasz"),

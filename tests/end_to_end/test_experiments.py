@@ -161,7 +161,7 @@ def test_an_experiment_is_taken_over_and_given_up_again_without_a_run(project: P
 def test_an_experiment_runs_in_a_copy(project: Project) -> None:
     project.run("dvc", "exp", "run", "--temp", "--name", "aside", "-S", "ensemble.thresholds=counts", "ensemble")
     assert "aside" in experiments(project)
-    assert params.load(project.root / "params.yaml").ensemble.thresholds == "per_label"
+    assert params.load(project.root / "params.yaml").ensemble.thresholds == "bagged"
 
 
 def test_a_grid_of_experiments_waits_in_the_queue(project: Project) -> None:

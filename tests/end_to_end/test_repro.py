@@ -382,7 +382,7 @@ def test_a_parameter_that_changes_while_a_stage_runs_is_not_recorded_with_the_ol
     before, path = project.stale(), project.root / "params.yaml"
     assert not before
     parameters = path.read_text()
-    edit = {"EDIT_STAGE": "pipeline.stages.ensemble", "EDIT": "params.yaml|shrinkage: 10|shrinkage: 20"}
+    edit = {"EDIT_STAGE": "pipeline.stages.ensemble", "EDIT": "params.yaml|shrinkage: 5|shrinkage: 20"}
     project.configure(lambda settings: settings["ensemble"].update(thresholds="global"))
     project.variables |= edit
     try:
