@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core import hardware, params, processors
+from pipeline.core.errors import InputError
 from pipeline.core.progress import say
 from pipeline.data.augment import Augmentation
 from pipeline.data.loader import Batch, Samples, ordered_batches, training_batches
@@ -142,11 +143,17 @@ def fit_autoencoder(
         world: the processes that train together.
 
     Raises:
-        InputError: as ``loop.fit``, or the backbone cannot process images of the size.
+        InputError: as ``loop.fit``; a masked patch would hide all of an image; the backbone cannot process images of
+            the size.
         Stopped: Ctrl-C or SIGTERM, after the current step and its save.
     """
     augmentation = Augmentation(encoder.augment, encoder.size)
     backbones.check_sizes(encoder, (augmentation.side, encoder.size))
+    if task.objective == "masked" and task.mask_patch >= augmentation.side:
+        raise InputError(
+            f"params.yaml: pretrain.mask_patch is {task.mask_patch}, and the images have {augmentation.side} px (size "
+            "times augment.crop): choose patches that hide less than all of an image"
+        )
     training = Samples(table, images, encoder.size, augmentation=augmentation, seed=task.seed)
     check_shares(task.batch_size, len(training), world.size)
     hardware.prepare()

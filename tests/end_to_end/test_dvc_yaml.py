@@ -77,6 +77,31 @@ def test_only_score_reads_the_truth_of_the_test_set() -> None:
     }
 
 
+def test_pre_training_is_in_the_dag_only_where_a_model_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (".dvcignore", "dvc.yaml", "params.yaml", ".dvc/config", "autoencoders/.gitignore"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "--quiet"], check=True)
+
+    def jobs() -> tuple[set[str], set[str]]:
+        with Repo() as repo:
+            graph = repo.index.graph
+            names = {stage.addressing: stage for stage in graph}
+            before_train = {stage.addressing for stage in graph.successors(names["train@cbam-320-0"])}
+            return {name for name in names if name.startswith(("pretrain", "reconstructions"))}, before_train
+
+    found, before_train = jobs()
+    assert found == set()
+    text = Path("params.yaml").read_text().replace("  models: []", "  models: [cbam-384]")
+    Path("params.yaml").write_text(text)
+    found, with_it = jobs()
+    assert found == {"pretrain@cbam-384", "reconstructions@cbam-384"}
+    assert with_it - before_train == {"pretrain@cbam-384"}
+
+
 def test_the_file_can_be_read_in_one_sitting() -> None:
     assert len(Path("dvc.yaml").read_text().splitlines()) < LONGEST
 

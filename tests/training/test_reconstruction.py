@@ -1,4 +1,4 @@
-"""Pre-training without labels: each objective learns, sees nothing of what it reconstructs, and resumes to the bytes."""
+"""Pre-training without labels: each objective learns, sees nothing of what it hides, and resumes to the same bytes."""
 
 from pathlib import Path
 
