@@ -224,7 +224,7 @@ def test_what_has_another_shape_is_left_to_the_checks(raw: object) -> None:
 
 
 def test_without_a_network_there_is_none_to_choose(tmp_path: Path) -> None:
-    models = COMMITTED[COMMITTED.index("models:   ") : COMMITTED.index("tta:")]
+    models = COMMITTED[COMMITTED.index("models:   ") : COMMITTED.index("pretrain:")]
     with pytest.raises(InputError, match="of kind network"):
         _ = load(tmp_path, models, f"models:\n{CLASSICAL}\n").networks
 

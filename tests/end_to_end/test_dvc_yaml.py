@@ -77,6 +77,7 @@ def test_only_score_reads_the_truth_of_the_test_set() -> None:
     }
 
 
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # pygtrie, used by DVC itself
 def test_pre_training_is_in_the_dag_only_where_a_model_asks_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from pipeline.core.labels import LABELS
 from pipeline.reporting.blocks import (
@@ -253,7 +254,11 @@ def pretraining_pictures(curves: dict[str, pd.DataFrame], objective: str) -> Pic
         curve.assign(model=model, fold=0, error=curve["loss"] / curve["mean_loss"]) for model, curve in curves.items()
     ]
     title = "Error of the reconstruction"
-    draw = partial(draw_epochs, history=pd.concat(tables), held_out="error")
+
+    def draw(axes: Axes) -> None:
+        draw_epochs(axes, pd.concat(tables), "error")
+        axes.legend(loc="upper right", fontsize=8)
+
     drawing = to_svg(panel(draw, 3.6, 2.7, title), f"{title} by epoch of pre-training, for each model")
     return Pictures([drawing], pretraining_caption(curves, objective))
 
