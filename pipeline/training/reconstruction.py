@@ -27,7 +27,7 @@ from pipeline.training.distributed import SINGLE_PROCESS, World
 from pipeline.training.history import Epoch
 from pipeline.training.loop import TrainingRun, check_shares, train_epochs
 from pipeline.training.saved_states import SavedStates
-from pipeline.training.step import BaseLearner
+from pipeline.training.step import BaseLearner, Recipe
 
 EVALUATED = 64
 """Images, spread evenly over all, that are reconstructed after each epoch. They are trained on too."""
@@ -86,7 +86,14 @@ class PretrainRecipe:
 
 
 class ReconstructionLearner(BaseLearner[Autoencoder]):
-    """A learner from images alone; the targets of its batches are not looked at."""
+    """A learner from images alone; the targets of its batches are not looked at.
+
+    The averaged network draws its random numbers for itself, because the main process alone evaluates it.
+    """
+
+    def __init__(self, network: Autoencoder, recipe: Recipe, steps_per_epoch: int, world: World) -> None:
+        super().__init__(network, recipe, steps_per_epoch, world)
+        share_random(self.ema.network, 0, 1)
 
     def _backward(self, batch: Batch, share: float) -> Tensor:
         with autocast(self.recipe.precision):
@@ -161,7 +168,6 @@ def fit_autoencoder(
     batches, draws = training_batches(training, task.batch_size, workers, EVERY_IMAGE_ONCE, share)
     recipe = PretrainRecipe.of(task, encoder.precision)
     learner = ReconstructionLearner(autoencoder, recipe, len(batches), world)
-    share_random(learner.ema.network, 0, 1)  # the main process alone evaluates it
     run = TrainingRun(learner, states, machine.save_minutes)
     evaluated = ordered_batches(Samples(spread(table, EVALUATED), images, encoder.size), machine.predict_batch, 0)
 

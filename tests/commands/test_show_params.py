@@ -119,9 +119,7 @@ def test_only_the_check_is_done_if_asked_for(
 
 
 def test_an_unknown_section_is_refused_with_those_there_are() -> None:
-    with pytest.raises(
-        InputError, match=r"no section modles.*data, sample, .*classical, pretrain, tta"
-    ):
+    with pytest.raises(InputError, match=r"no section modles.*data, sample, .*classical, pretrain, tta"):
         show_params.main(["modles"])
 
 

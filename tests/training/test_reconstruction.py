@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core import params
+from pipeline.core.errors import InputError
 from pipeline.core.params import BackboneModel, encoder_section, load_encoder
 from pipeline.models.autoencoder import PROTEIN, STRIDE, Autoencoder, Denoise, MaskPatches
 from pipeline.models.network import Network
@@ -190,10 +191,16 @@ def test_several_processes_corrupt_a_batch_as_one_does(
 
 def test_the_main_process_alone_evaluates_what_several_train(encoder: BackboneModel) -> None:
     recipe = reconstruction.PretrainRecipe.of(TASK, "fp32")
-    network = autoencoder(encoder, task("denoise"))
-    learner = ReconstructionLearner(network, recipe, 1, World(1, 2))
-    assert [type(module).__name__ for module in network.modules() if "BatchNorm2d" in type(module).__name__] == []
-    assert learner.network.corruption.part == (1, 2)
+    learner = ReconstructionLearner(autoencoder(encoder, task("denoise")), recipe, 1, World(1, 2))
+    trained, averaged = (network.corruption for network in (learner.network, learner.ema.network))
+    assert isinstance(trained, Denoise)
+    assert isinstance(averaged, Denoise)
+    assert (trained.part, averaged.part) == ((1, 2), (0, 1))
+
+
+def test_a_patch_as_large_as_an_image_is_refused(encoder: BackboneModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"pretrain\.mask_patch is 32, and the images have 32 px .*: choose patches"):
+        run(encoder, task("masked", mask_patch=32), SavedStates(tmp_path, "run"))
 
 
 def test_evaluated_images_are_spread_over_all() -> None:
