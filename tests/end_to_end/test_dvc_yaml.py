@@ -10,7 +10,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from pipeline.core import stray_files
+from pipeline.core import params, stray_files
 
 FILES = (Path("dvc.yaml"), Path("data/sample/dvc.yaml"))
 ROOT = Path(__file__).parents[2]
@@ -75,6 +75,11 @@ def test_only_score_reads_the_truth_of_the_test_set() -> None:
         "pipeline/stages/score.py",
         "pipeline/sources/samples.py",  # lists it among the files to leave alone
     }
+
+
+def test_another_pre_trained_model_makes_no_encoder_stale() -> None:
+    read = {key.removeprefix("pretrain.") for key in stages()["pretrain"]["params"]} - {"data"}
+    assert read == set(params.Pretrain.model_fields) - {"models"}
 
 
 @pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # pygtrie, used by DVC itself
