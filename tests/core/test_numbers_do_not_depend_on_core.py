@@ -39,6 +39,7 @@ ARRAYS = {
             "torch.device",
             "torch.cuda.get_device_capability",
             "torch.cuda.get_arch_list",
+            "torch.backends.cudnn.benchmark",
         },
     ),
 }

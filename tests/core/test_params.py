@@ -65,7 +65,7 @@ def test_every_profile_is_valid(profile: Path) -> None:
         ("ids: [0, 1, 2]", "ids: [0, 1, 1]", r"folds\.ids: fold ids repeat"),
         ("ids: [0, 1, 2]", "ids: [0]", r"folds\.ids: .*at least 2"),
         ("keep: last", "keep: first", r"models\.[\w-]+\.keep: .*'last' or 'best_loss' \(it is 'first'\)"),
-        ("head: label_queries", "head: kernel", r"models\.[\w-]+\.head: .*'pooled' or 'label_queries'"),
+        ("head: label_queries", "head: kernel", r"models\.[\w-]+\.head: .*'pooled', 'label_queries' or 'hard_"),
         ("seed: 1", "seed: '1'", r"sample\.seed: .*valid integer"),
         ("seed: 1", "seed: 1.5", r"sample\.seed: .*valid integer"),
         ("    size: 384 ", "    size: 1024 ", r"models\.cbam-384\.size is 1024, larger than pack\.size 512"),
