@@ -61,7 +61,8 @@ def prepare(project: Path, profile: Path, train: int, test: int) -> None:
         model["size"] = PACKED
     yaml.dump(settings, project / "params.yaml")
     (project / paths.source(SOURCE)).mkdir(parents=True)
-    (project / "weights").mkdir()  # a dependency of the stage train
+    for name in ("weights", "autoencoders"):  # dependencies of the stage train
+        (project / name).mkdir()
     write_archive(project / paths.source(SOURCE) / "competition.zip", train, test)
 
 

@@ -29,7 +29,7 @@ RETRIES = 3
 """Restarts of a job whose worker process was lost. A job that ends by itself, successfully or not, is not restarted."""
 
 BEFORE = ("folds", "complete-models")
-"""Stages whose outputs the jobs read."""
+"""Stages whose outputs the jobs read; where there is one, ``pretrain`` too."""
 
 END_OF_LOG = 5
 """Lines of a failed job's log that are printed."""
@@ -77,8 +77,8 @@ def note(job: Job) -> None:
 def inputs() -> str:
     """A digest of everything that the jobs read except the images: parameters, stages, folds, weights and code."""
     code = "".join(code_digest.of_module(f"pipeline.stages.{stage}") for stage in ("train", "tta"))
-    weights = sorted(stage_inputs.read_files(Path("weights")))
-    paths_read = (Path("params.yaml"), Path("dvc.yaml"), paths.FOLDS, *weights)
+    weights = [file for folder in ("weights", "autoencoders") for file in stage_inputs.read_files(Path(folder))]
+    paths_read = (Path("params.yaml"), Path("dvc.yaml"), paths.FOLDS, *sorted(weights))
     digests = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths_read)
     return hashlib.sha256(code.encode() + digests).hexdigest()
 
@@ -220,9 +220,9 @@ def main(arguments: Sequence[str]) -> None:
     if importlib.util.find_spec("ray") is None:
         raise InputError("Ray is not installed: run make train-parallel, or pip install -r requirements-cluster.txt")
     settings = params.load()
-    before = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *BEFORE]
-    if subprocess.run(before, check=False).returncode:
-        raise InputError(f"dvc repro {' '.join(BEFORE)} failed (see above), and the jobs need its outputs")
+    stages = [*BEFORE, *(["pretrain"] if settings.pretrain.models else [])]
+    if subprocess.run([sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *stages], check=False).returncode:
+        raise InputError(f"dvc repro {' '.join(stages)} failed (see above), and the jobs need its outputs")
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

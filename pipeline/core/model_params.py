@@ -12,6 +12,8 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Text = Annotated[str, StringConstraints(min_length=1)]
+BY_STAGE = "stage"
+"""As ``pretrained``: the encoder from the stage ``pretrain``. A file of this name is written as ``./stage``."""
 
 
 class Section(BaseModel):
@@ -97,7 +99,8 @@ class BackboneModel(ImageModel):
         description="Yellow channel's filters when pretrained weights are RGB: mean of red and green, red, or zero."
     )
     pretrained: bool | Text = Field(
-        description="Initial weights: false: random; true: timm's, downloaded; or a weight file, e.g. weights/NAME."
+        description="Initial weights: false: random; true: timm's, downloaded; stage: the model's own encoder from the "
+        "stage pretrain; or a weight file, e.g. weights/NAME."
     )
     precision: Precision = Field(
         description="Type of the forward pass. auto: bf16 if the hardware supports it natively, fp16 on older GPUs, "
@@ -152,7 +155,8 @@ class FrozenModel(BackboneModel):
 
     kind: Literal["frozen"] = Field(description="Kind of model; each kind has its own keys.")
     pretrained: Literal[True] | Text = Field(
-        description="Weights of the frozen network: true: timm's, downloaded; or a weight file, e.g. weights/NAME."
+        description="Weights of the frozen network: true: timm's, downloaded; stage: the model's own encoder from the "
+        "stage pretrain; or a weight file, e.g. weights/NAME."
     )
     copies: Count = Field(description="Augmented copies of each training image that the head is fitted to.")
 

@@ -21,6 +21,7 @@ from pipeline.core import paths
 from pipeline.core.errors import InputError
 from pipeline.core.labels import LABELS
 from pipeline.core.model_params import (
+    BY_STAGE,
     KINDS,
     Asymmetric,
     Augment,
@@ -39,15 +40,16 @@ from pipeline.core.model_params import (
     Seed,
     Share,
 )
+from pipeline.core.pretrain_params import Pretrain, Reconstructing, encoder_section, load_encoder
 from pipeline.core.search_params import Dimension, Kind, Objective, Pruner, Range, Search, Value
 from pipeline.core.section_files import read_sections
 
 __all__ = [
-    "KINDS", "Asymmetric", "Augment", "BackboneModel", "Blending", "Calibrating", "ClassicalModel", "Data", "Dimension",
-    "Ensemble", "Focal", "Folds", "FrozenModel", "Kind", "LossName", "Machine", "Model", "NetworkModel", "Objective",
-    "Pack", "Params", "Policy", "Precision", "Pruner", "Range", "Repeat", "Score", "Search", "Section", "Simulation",
-    "Tta", "Value", "View", "WeightsProfile", "complete_models", "load", "load_model", "load_weights_profile",
-    "parse_model",
+    "BY_STAGE", "KINDS", "Asymmetric", "Augment", "BackboneModel", "Blending", "Calibrating", "ClassicalModel",
+    "Data", "Dimension", "Ensemble", "Focal", "Folds", "FrozenModel", "Kind", "LossName", "Machine", "Model",
+    "NetworkModel", "Objective", "Pack", "Params", "Policy", "Precision", "Pretrain", "Pruner", "Range",
+    "Reconstructing", "Repeat", "Score", "Search", "Section", "Simulation", "Tta", "Value", "View", "WeightsProfile",
+    "complete_models", "encoder_section", "load", "load_encoder", "load_model", "load_weights_profile", "parse_model",
 ]  # fmt: skip
 
 LONGEST_NAME = 100
@@ -211,6 +213,7 @@ class Params(Section):
     folds: Folds
     templates: Templates
     models: dict[ModelName, ModelSection] = Field(min_length=1)
+    pretrain: Pretrain
     tta: Tta
     ensemble: Ensemble
     score: Score
@@ -245,6 +248,28 @@ class Params(Section):
                 raise ValueError(
                     f"models.{name}.augment.drop_stains is {model.augment.drop_stains}, but normalise: dataset does "
                     "not map dropped stains to 0: use normalise: image, or drop_stains: 0"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _pretrained_models_exist(self) -> "Params":
+        for name in self.pretrain.models:
+            model = self.models.get(name)
+            if model is None:
+                raise ValueError(f"pretrain.models: there is no model {name!r}: choose from {', '.join(self.models)}")
+            if not isinstance(model, BackboneModel):
+                raise ValueError(f"pretrain.models: {name!r} is of kind {model.kind}, which has no network")
+            if model.pretrained != BY_STAGE:
+                raise ValueError(
+                    f"pretrain.models names {name!r}, but models.{name}.pretrained is {model.pretrained!r}: set it to "
+                    f"{BY_STAGE}, or remove the model from pretrain.models"
+                )
+        for name, model in self.models.items():
+            by_stage = isinstance(model, BackboneModel) and model.pretrained == BY_STAGE
+            if by_stage and name not in self.pretrain.models:
+                raise ValueError(
+                    f"models.{name}.pretrained is {BY_STAGE}, but pretrain.models does not name {name!r}: add it "
+                    f"there (a weight file of that name is written as ./{BY_STAGE})"
                 )
         return self
 

@@ -59,6 +59,11 @@ def model_params(name: str) -> Path:
     return Path("model-params") / f"{name}.json"
 
 
+def encoder_params(name: str) -> Path:
+    """What pre-training reads of a model's section: all that determines its backbone and the images it sees."""
+    return Path("model-params") / f"{name}.encoder.json"
+
+
 def model(name: str, fold: int) -> Path:
     """Weights of a model that was trained without ``fold``."""
     return Path("models") / name / f"fold-{fold}.safetensors"
@@ -82,6 +87,31 @@ def tensorboard(name: str, fold: int) -> Path:
 def states(name: str, fold: int) -> Path:
     """Folder for the saved states of a job's training."""
     return RESUME / "train" / f"{name}-{fold}"
+
+
+def autoencoder(name: str) -> Path:
+    """Encoder of a model that was pre-trained without labels, from which ``pretrained: stage`` starts."""
+    return Path("autoencoders") / f"{name}.safetensors"
+
+
+def pretraining_history(name: str) -> Path:
+    """Learning curve of a pre-training: one row per epoch."""
+    return Path("autoencoders") / f"{name}.csv"
+
+
+def reconstructions(name: str) -> Path:
+    """Images as a pre-trained autoencoder has seen and reconstructed them."""
+    return Path("autoencoders") / f"{name}.npz"
+
+
+def reconstruction_sheet(name: str) -> Path:
+    """Picture of these reconstructions."""
+    return Path("reconstructions") / f"{name}.png"
+
+
+def pretraining_states(name: str) -> Path:
+    """Folder for the saved states of a pre-training."""
+    return RESUME / "pretrain" / name
 
 
 def predictions(name: str, fold: int) -> Path:

@@ -19,6 +19,8 @@ from pipeline.core.section_files import read_yaml
 PARAMS = Path("params.yaml")
 DIGESTS = "code-digests/"
 WEIGHTS = "weights/"
+ADDED_TO = (WEIGHTS, "autoencoders/")
+"""Folders with weights to start from: a new file in them is for another job or a later run."""
 NOT_WEIGHTS = (".csv", ".md", ".yaml")
 """Files in weights/ that DVC ignores, see .dvcignore."""
 NAMED = 3
@@ -54,7 +56,7 @@ def check() -> None:
         return
     now = _read()
     changed = [name for name, value in _before.items() if now.get(name) != value]
-    changed += [name for name in now if name not in _before and not name.startswith(WEIGHTS)]
+    changed += [name for name in now if name not in _before and not name.startswith(ADDED_TO)]
     if changed:
         others = ", ..." if len(changed) > NAMED else ""
         raise InputError(

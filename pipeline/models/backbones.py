@@ -61,6 +61,11 @@ class Stages:
         )
         return found
 
+    def stride(self, backbone: nn.Module) -> int:
+        """Pixels per position of the finest feature map."""
+        stages: Any = backbone.feature_info
+        return int(stages[self.indices[0]]["reduction"])
+
 
 def create(model: params.BackboneModel) -> tuple[nn.Module, Stages]:
     """Build a backbone with random weights, without the layers behind its last feature map.

@@ -46,19 +46,31 @@ def save(path: Path, network: AnyModel, model: params.Model, provenance: Provena
         provenance: the samples that it has seen.
         half: store weight matrices in float16, which halves the file; biases, norms and their statistics stay float32.
     """
+    weights = {
+        name: tensor.half() if half and tensor.ndim > 1 else tensor for name, tensor in network.state_dict().items()
+    }
+    write(path, weights, {"model": model.model_dump()}, provenance)
+
+
+def write(path: Path, weights: dict[str, Tensor], described: dict[str, Any], provenance: Provenance) -> None:
+    """Write weights, of a part of a model too, for other models to start from.
+
+    Args:
+        path: the file to write.
+        weights: by the names that they have in ``Network``.
+        described: of the description, what differs from file to file: at least ``model``.
+        provenance: the samples that they have seen.
+    """
     description = {
         "labels": LABELS,
         "channels": CHANNELS,
-        "model": model.model_dump(),
+        **described,
         "version": pipeline.__version__,
         "seen": provenance.to_json(),
     }
-    weights = {
-        name: (tensor.half() if half and tensor.ndim > 1 else tensor).contiguous()
-        for name, tensor in network.state_dict().items()
-    }
     with replacing(path) as temporary:
         # A single key, because the library writes several keys in random order.
+        weights = {name: tensor.contiguous() for name, tensor in weights.items()}
         save_file(weights, temporary, {DESCRIPTION: json.dumps(description)})
 
 

@@ -1,6 +1,7 @@
 """The network: a backbone with attention and a head, from uint8 images to 28 logits."""
 
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from pipeline.core.labels import CHANNELS
 from pipeline.models import backbones
 from pipeline.models.heads import POOLINGS, KernelHead, LabelQueries, PooledHead, Pyramid, pool_stages
 from pipeline.models.shared_batch import SampleRandom, share_random
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 MIN_STD = 4 / 255
 """Lower limit of a channel's standard deviation, so that the noise of empty channels is not amplified."""
@@ -169,7 +172,7 @@ def autocast(precision: params.Precision) -> AbstractContextManager[object]:
     return torch.autocast(kind, dtype=dtype)
 
 
-def share_batches(network: Network, rank: int, size: int) -> Network:
+def share_batches(network: AnyNetwork, rank: int, size: int) -> AnyNetwork:
     """Make several processes compute what one would, where each has every ``size``-th sample of each batch.
 
     Random numbers become those of the whole batch, and batch norm uses the statistics of all processes. The weights

@@ -33,12 +33,15 @@ class Provenance:
 
     Args:
         digests: up to three per sample.
-        complete: whether all samples are recorded; false if the weights, or those that they started from, were written
-            by a version that did not record them.
+        complete: whether all samples whose labels were seen are recorded; false if the weights, or those that they
+            started from, were written by a version that did not record them.
+        unlabelled: digests of the samples whose images, but not labels, were seen, as in pre-training without labels.
+            They may be held out: the score is then that of transductive learning.
     """
 
     digests: frozenset[bytes] = frozenset()
     complete: bool = True
+    unlabelled: frozenset[bytes] = frozenset()
 
     @classmethod
     def of_samples(cls, table: pd.DataFrame) -> "Provenance":
@@ -56,17 +59,24 @@ class Provenance:
 
     def union(self, other: "Provenance") -> "Provenance":
         """The samples of both."""
-        return Provenance(self.digests | other.digests, self.complete and other.complete)
+        return Provenance(
+            self.digests | other.digests, self.complete and other.complete, self.unlabelled | other.unlabelled
+        )
+
+    def without_labels(self) -> "Provenance":
+        """The same samples, of which the images alone were seen."""
+        return Provenance(complete=self.complete, unlabelled=self.digests | self.unlabelled)
 
     def seen_among(self, table: pd.DataFrame) -> list[str]:
-        """Ids of the samples of a table (see ``of_samples``) that are recorded, sorted."""
+        """Ids of the samples of a table (see ``of_samples``) whose labels are recorded as seen, sorted."""
         if not self.digests:
             return []
         return sorted(id_ for id_, digests in _digests(table) if digests & self.digests)
 
     def to_json(self) -> dict[str, Any]:
         """An object for JSON; its size is 8 characters per digest."""
-        return {"digests": base64.b64encode(b"".join(sorted(self.digests))).decode(), "complete": self.complete}
+        record: dict[str, Any] = {"digests": _packed(self.digests), "complete": self.complete}
+        return record | ({"unlabelled": _packed(self.unlabelled)} if self.unlabelled else {})
 
     @classmethod
     def from_json(cls, record: Any, origin: str) -> "Provenance":
@@ -83,11 +93,12 @@ class Provenance:
             return cls(complete=False)
         try:
             packed, complete = base64.b64decode(record["digests"], validate=True), record["complete"]
+            unlabelled = base64.b64decode(record.get("unlabelled", ""), validate=True)
         except (KeyError, TypeError, ValueError):
-            packed, complete = b"", None
-        if not isinstance(complete, bool) or len(packed) % BYTES:
+            packed, complete, unlabelled = b"", None, b""
+        if not isinstance(complete, bool) or len(packed) % BYTES or len(unlabelled) % BYTES:
             raise InputError(f"{origin}: its record of the samples that it has seen is damaged: train it again")
-        return cls(frozenset(packed[i : i + BYTES] for i in range(0, len(packed), BYTES)), complete)
+        return cls(_unpacked(packed), complete, _unpacked(unlabelled))
 
 
 def _digests(table: pd.DataFrame) -> Iterator[tuple[str, set[bytes]]]:
@@ -97,6 +108,14 @@ def _digests(table: pd.DataFrame) -> Iterator[tuple[str, set[bytes]]]:
         for id_, phash, *files in rows[["id", "phash", *FILES]].itertuples(index=False):
             texts = [f"id {id_}"] + ([f"files {' '.join(files)}", f"phash {phash}"] if phash else [])
             yield id_, {_digest(text) for text in texts}
+
+
+def _packed(digests: frozenset[bytes]) -> str:
+    return base64.b64encode(b"".join(sorted(digests))).decode()
+
+
+def _unpacked(packed: bytes) -> frozenset[bytes]:
+    return frozenset(packed[i : i + BYTES] for i in range(0, len(packed), BYTES))
 
 
 def _digest(text: str) -> bytes:

@@ -54,6 +54,7 @@ class FinishedRun:
         held_out: out-of-fold probabilities and decisions, in the order of ``folds``.
         tables: the content of tables/, by name.
         maps: attention maps of the examples, from the best single model.
+        pretraining: the learning curve of each model that was pre-trained without labels, by name; mostly none.
     """
 
     params: Params
@@ -66,6 +67,7 @@ class FinishedRun:
     held_out: Blend
     tables: dict[str, pd.DataFrame]
     maps: AttentionMaps
+    pretraining: dict[str, pd.DataFrame]
 
     @cached_property
     def truth(self) -> npt.NDArray[np.bool_]:
@@ -107,6 +109,7 @@ def read_finished_run(params: Params) -> FinishedRun:
         held_out=result_files.load_blend(result_files.HELD_OUT),
         tables={name: _read_table(paths.TABLES / f"{name}.csv", "score") for name in TABLES},
         maps=result_files.load_maps(best_model(metrics)),
+        pretraining={name: _read_table(paths.pretraining_history(name), "pretrain") for name in params.pretrain.models},
     )
 
 

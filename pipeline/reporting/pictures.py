@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -30,6 +31,9 @@ PROBE = 12
 SHEET_THUMB = 256
 """Side of an image on a contact sheet, in pixels."""
 
+RGB = [CHANNELS.index(colour) for colour in ("red", "green", "blue")]
+"""The channels of a colour composite."""
+
 SHEET_COLUMNS = 8
 SHEET_TESTS = 4
 """Test samples on a contact sheet."""
@@ -44,7 +48,7 @@ def composite(image: Image) -> Image:
     Returns:
         (S, S, 3) uint8 RGB. The 0.5 and 99.8 percentiles of a channel become 0 and 255; an empty channel stays black.
     """
-    chosen = image[..., [CHANNELS.index(colour) for colour in ("red", "green", "blue")]].astype(np.float32)
+    chosen = image[..., RGB].astype(np.float32)
     low, high = np.percentile(chosen, (0.5, 99.8), axis=(0, 1))
     stretched = (chosen - low) / np.maximum(high - low, 1)
     shown: Image = (stretched.clip(0, 1) * 255).astype(np.uint8)
@@ -144,6 +148,33 @@ def draw_contact_sheet(images: npt.NDArray[np.uint8], index: pd.DataFrame, path:
     for axis, (row, caption) in zip(axes, shown, strict=False):
         axis.imshow(composite(shrink(images[row], min(SHEET_THUMB, images.shape[1]))))
         axis.set_title(caption, fontsize=8)
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def draw_reconstructions(found: Mapping[str, npt.NDArray[Any]], path: Path) -> None:
+    """Write a PNG of images as an autoencoder has seen and reconstructed them, one column each, and the truth.
+
+    What the loss does not compare, such as visible patches, is shown as it was seen, since the output is arbitrary
+    there. All three images of a column have one brightness.
+
+    Args:
+        found: ``shown``, ``target``, ``output`` and ``scored`` of a ``Reconstruction``, (N, 4, h, w) each.
+        path: the PNG to write.
+    """
+    shown, target, output, scored = (found[name].astype(np.float32) for name in ("shown", "target", "output", "scored"))
+    filled = np.where(scored > 0, output, shown)
+    low, high = np.percentile(target, (0.5, 99.8), axis=(2, 3), keepdims=True)  # N, 4, 1, 1
+    rows = {"seen": shown, "reconstructed": filled, "truth": target}
+    count = len(target)
+    figure = Figure(figsize=(count * 2, len(rows) * 2.1), dpi=100, layout="constrained", facecolor="white")
+    axes = figure.subplots(len(rows), count, squeeze=False)
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        scaled = ((images - low) / np.maximum(high - low, 1e-6)).clip(0, 1).transpose(0, 2, 3, 1)
+        for axis, image in zip(line, scaled[..., RGB], strict=True):
+            axis.imshow(image)
+            axis.set_xticks([], [])
+            axis.set_yticks([], [])
+        line[0].set_ylabel(name, fontsize=9)
     figure.savefig(path, format="png", metadata={"Software": None})
 
 

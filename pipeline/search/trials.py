@@ -22,7 +22,7 @@ from pipeline.search.objectives import Predicted, calibrated_loss
 from pipeline.search.study import OpenTrial
 from pipeline.sources.packed_array import open_images
 from pipeline.training.history import EpochScores
-from pipeline.training.job import OnScores, train_model
+from pipeline.training.job import OnScores, from_encoder, train_model
 from pipeline.training.saved_states import SavedStates, fingerprint
 
 LEAST_FOLDS = 3
@@ -148,6 +148,7 @@ class Experiment:
 
             images = {source: open_images(source) for source in self.folds["source"].unique()}
             job = f"{file.parent.name}, {file.stem}"
+            recipe = from_encoder(recipe, self.settings.search.model)
             train_model(recipe, rest, held_out, images, self.settings.machine, on_scores, states, job=job)
             write_arrays(file, {"ids": held_out["id"].to_numpy(dtype=np.str_), "probabilities": last[0]})
         states.remove_job()
@@ -187,7 +188,8 @@ def _identity(settings: params.Params, folds: pd.DataFrame) -> str:
     named = [base.pretrained for base in bases.values() if isinstance(base, params.BackboneModel)]
     for dimensions in settings.search.space.values():
         named += [value for value in dimensions.get("pretrained", ()) if isinstance(value, str)]
-    weights = sorted({Path(name).expanduser() for name in named if isinstance(name, str)})
+    own = {params.BY_STAGE: str(paths.autoencoder(search["model"]))}
+    weights = sorted({Path(own.get(name, name)).expanduser() for name in named if isinstance(name, str)})
     sources = sorted(folds["source"].unique())
     shapes = {source: open_images(source).shape for source in sources}
     computed = {kind: str(compute_type(base.precision)) for kind, base in bases.items()}

@@ -1,6 +1,6 @@
 """Train one model without one fold, by gradient descent or by fitting its head in closed form.
 
-Reads model-params/<model>.json, data/folds.csv, the packed images and weights/; writes
+Reads model-params/<model>.json, data/folds.csv, the packed images, weights/ and autoencoders/; writes
 models/<model>/fold-K.safetensors and history/<model>/fold-K.csv. The states of a training are kept in
 ``.resume/train/`` until the stage tta of the job has ended: by then DVC has recorded the weights. The log is
 logs/<model>-<fold>.jsonl.
@@ -23,7 +23,7 @@ from pipeline.sources.packed_array import open_images
 from pipeline.training import history
 from pipeline.training.distributed import join_for
 from pipeline.training.history import EpochScores
-from pipeline.training.job import train_model
+from pipeline.training.job import from_encoder, train_model
 from pipeline.training.saved_states import SavedStates, fingerprint
 
 
@@ -53,10 +53,11 @@ def main() -> None:
         if tensorboard is not None:
             tensorboard(row)
 
-    states = SavedStates(paths.states(name, fold), run_fingerprint(recipe, fold, images))
+    starting = from_encoder(recipe, name)
+    states = SavedStates(paths.states(name, fold), run_fingerprint(starting, fold, images))
     job = f"fold {fold} of model {name}"
     model, provenance = train_model(
-        recipe, rest, held_out, images, settings.machine, on_scores, states, job=job, world=world
+        starting, rest, held_out, images, settings.machine, on_scores, states, job=job, world=world
     )
     if not world.is_main:
         return

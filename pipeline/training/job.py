@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from pipeline.core import params
+from pipeline.core import params, paths
 from pipeline.core.errors import InputError
 from pipeline.core.progress import say
 from pipeline.data.augment import Augmentation
@@ -101,6 +101,22 @@ def train_model(
     elif not isinstance(recipe, params.NetworkModel):
         fit_closed_form(model, training, evaluated, recipe, machine, on_epoch)
     return model, provenance
+
+
+def from_encoder(recipe: params.Model, name: str) -> params.Model:
+    """A model's section with the file of its encoder in place of ``pretrained: stage``; any other section as it is.
+
+    Raises:
+        InputError: the file is missing.
+    """
+    if isinstance(recipe, params.ClassicalModel) or recipe.pretrained != params.BY_STAGE:
+        return recipe
+    if not paths.autoencoder(name).exists():
+        raise InputError(
+            f"{paths.autoencoder(name)} is missing, from which model {name} starts (pretrained: {params.BY_STAGE}): "
+            "run dvc repro pretrain"
+        )
+    return recipe.model_copy(update={"pretrained": str(paths.autoencoder(name))})
 
 
 def check_unseen(inherited: Provenance, held_out: pd.DataFrame, weights: str, job: str) -> None:

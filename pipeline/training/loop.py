@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,14 @@ from torch import Tensor
 from pipeline.core import hardware, params, processors
 from pipeline.core.errors import InputError, Stopped, when_asked_to_stop
 from pipeline.core.progress import count, say
-from pipeline.data.loader import Batch, Samples, closing_workers, ordered_batches, training_batches
+from pipeline.data.loader import Batch, Batches, Samples, closing_workers, ordered_batches, training_batches
+from pipeline.data.sampler import Draws
 from pipeline.inference.probabilities import probabilities
-from pipeline.models.network import Network
+from pipeline.models.network import AnyNetwork, Network
 from pipeline.training.distributed import SINGLE_PROCESS, World
 from pipeline.training.history import Epoch, ThroughputMeter
 from pipeline.training.saved_states import SavedStates
-from pipeline.training.step import Learner
+from pipeline.training.step import BaseLearner, Learner
 
 CHECK_LOSSES_EVERY = 50
 """Steps between two checks of the losses; each check waits for the device."""
@@ -61,15 +62,44 @@ def fit(
             batches evenly; another process was lost (on GPUs all are killed within seconds, without a message).
         Stopped: Ctrl-C or SIGTERM, after the current step and its save.
     """
-    _check_shares(recipe.batch_size, len(training), world.size)
+    check_shares(recipe.batch_size, len(training), world.size)
     hardware.prepare()
     workers, share = processors.loaders(machine.workers, world.size), (world.rank, world.size)
     batches, draws = training_batches(training, recipe.batch_size, workers, recipe.repeat, share)
     held_out_batches = ordered_batches(held_out, machine.predict_batch, workers, share)
-    steps, images = max(len(batches) // recipe.accumulate, 1), recipe.batch_size * recipe.accumulate
-    learner = Learner(network, training.targets.mean(dim=0), recipe, steps, world)
+    steps = max(len(batches) // recipe.accumulate, 1)
+    run = TrainingRun(
+        Learner(network, training.targets.mean(dim=0), recipe, steps, world), states, machine.save_minutes
+    )
+    return train_epochs(run, batches, draws, lambda: _predict(run, held_out_batches), on_epoch, held_out_batches)
+
+
+def train_epochs(
+    run: "TrainingRun[AnyNetwork]",
+    batches: Batches,
+    draws: Draws,
+    predict: Callable[[], npt.NDArray[np.float32]],
+    on_epoch: OnEpoch,
+    held_out_batches: Batches,
+) -> AnyNetwork:
+    """Resume a run, train its remaining epochs, and return the moving average of its network, in evaluation mode.
+
+    Args:
+        run: a new one.
+        batches: of the training samples; ``draws`` are theirs.
+        draws: their epoch and first batch are set here.
+        predict: what the averaged network makes of the held-out samples, as in ``train_epoch``.
+        on_epoch: as in ``fit``.
+        held_out_batches: their workers, too, are stopped at the end.
+
+    Raises:
+        InputError: as in ``fit``.
+        Stopped: as in ``fit``.
+    """
+    learner = run.learner
+    recipe, world, steps = learner.recipe, learner.world, learner.steps_per_epoch
+    images = recipe.batch_size * recipe.accumulate
     world.broadcast(learner.network)
-    run = TrainingRun(learner, states, machine.save_minutes)
     resume(run, on_epoch)
     with world.explain_lost_process():
         world.barrier()  # nothing new is saved before every process has loaded the same state
@@ -83,12 +113,12 @@ def fit(
     ):
         while run.epoch < recipe.epochs:
             draws.epoch, draws.begin = run.epoch, run.step * recipe.accumulate
-            train_epoch(run, batches, lambda: _predict(run, held_out_batches), on_epoch, bar.update)
+            train_epoch(run, batches, predict, on_epoch, bar.update)
     return run.final_network()
 
 
 @dataclass
-class TrainingRun:
+class TrainingRun(Generic[AnyNetwork]):
     """The progress of a training run, which is saved at intervals.
 
     Args:
@@ -102,7 +132,7 @@ class TrainingRun:
         best: the lowest held-out loss and the averaged network's weights at that time, if those are to be kept.
     """
 
-    learner: Learner
+    learner: BaseLearner[AnyNetwork]
     states: SavedStates
     save_minutes: float
     epoch: int = 0
@@ -155,7 +185,7 @@ class TrainingRun:
             weights = self.learner.ema.network.state_dict()
             self.best = held_out_loss, {name: value.clone() for name, value in weights.items()}
 
-    def final_network(self) -> Network:
+    def final_network(self) -> AnyNetwork:
         """The averaged network, as it is now or as it was at its best."""
         network = self.learner.ema.network
         if self.best is not None:
@@ -223,7 +253,7 @@ class TrainingRun:
 
 
 def train_epoch(
-    run: TrainingRun,
+    run: TrainingRun[AnyNetwork],
     batches: Iterable[Batch],
     predict: Callable[[], npt.NDArray[np.float32]],
     on_epoch: OnEpoch,
@@ -266,7 +296,7 @@ def accumulated(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def resume(run: TrainingRun, on_epoch: OnEpoch) -> None:
+def resume(run: TrainingRun[AnyNetwork], on_epoch: OnEpoch) -> None:
     """Resume from the newest state, if there is one, and report its epochs again."""
     if run.resume() and run.learner.world.is_main:
         for figures, predicted in run.evaluated:
@@ -275,14 +305,19 @@ def resume(run: TrainingRun, on_epoch: OnEpoch) -> None:
         say(f"resuming after {run.epoch} of {epochs} epochs and {run.step} steps, saved in {run.states.folder}")
 
 
-def _check_shares(batch_size: int, samples: int, processes: int) -> None:
+def check_shares(batch_size: int, samples: int, processes: int) -> None:
+    """Check that several processes can share the batches.
+
+    Raises:
+        InputError: they cannot.
+    """
     if batch_size % processes:
         raise InputError(f"a batch_size of {batch_size} cannot be split evenly over {processes} processes")
     if processes > 1 and samples < batch_size:
         raise InputError(f"{samples} samples are fewer than a batch of {batch_size}: use one process")
 
 
-def _predict(run: TrainingRun, batches: Iterable[Batch]) -> npt.NDArray[np.float32]:
+def _predict(run: TrainingRun[Network], batches: Iterable[Batch]) -> npt.NDArray[np.float32]:
     """The averaged network's probabilities (N, 28), gathered from all processes."""
     learner = run.learner
     learner.world.broadcast(learner.ema.network)

@@ -1,9 +1,10 @@
 """One training step: learning rate, forward, loss, backward, clipping, optimizer, moving average."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any, cast
+from typing import Any, Generic, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -12,28 +13,65 @@ from torch import Tensor, nn
 from pipeline.core import hardware, params
 from pipeline.data.loader import Batch
 from pipeline.models.losses import OVER_BATCH, objective
-from pipeline.models.network import Network, autocast, compute_type, share_batches
+from pipeline.models.network import AnyNetwork, Network, autocast, compute_type, share_batches
 from pipeline.training.distributed import SINGLE_PROCESS, World
 
 
-class Learner:
-    """A network with its optimizer, learning-rate schedule and moving average.
+class Recipe(Protocol):
+    """What the training loop reads of a section; see ``params.NetworkModel``."""
+
+    @property
+    def epochs(self) -> int: ...  # noqa: D102
+
+    @property
+    def evaluate_every(self) -> int: ...  # noqa: D102
+
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
+
+    @property
+    def accumulate(self) -> int: ...  # noqa: D102
+
+    @property
+    def learning_rate(self) -> float: ...  # noqa: D102
+
+    @property
+    def weight_decay(self) -> float: ...  # noqa: D102
+
+    @property
+    def warmup(self) -> float: ...  # noqa: D102
+
+    @property
+    def ema_decay(self) -> float: ...  # noqa: D102
+
+    @property
+    def keep(self) -> Literal["last", "best_loss"]: ...  # noqa: D102
+
+    @property
+    def clip_norm(self) -> float: ...  # noqa: D102
+
+    @property
+    def precision(self) -> params.Precision: ...  # noqa: D102
+
+    @property
+    def compile(self) -> bool: ...  # noqa: D102
+
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+
+
+class BaseLearner(ABC, Generic[AnyNetwork]):
+    """A network with its optimizer, learning-rate schedule and moving average; subclasses add the loss.
 
     Args:
         network: trained in place.
-        prior: (28,) share of the training samples with each label.
-        recipe: the model's section.
+        recipe: the model's section, or that of another training.
         steps_per_epoch: how many steps an epoch has.
         world: the processes that train together.
     """
 
     def __init__(
-        self,
-        network: Network,
-        prior: Tensor,
-        recipe: params.NetworkModel,
-        steps_per_epoch: int,
-        world: World = SINGLE_PROCESS,
+        self, network: AnyNetwork, recipe: Recipe, steps_per_epoch: int, world: World = SINGLE_PROCESS
     ) -> None:
         device = hardware.device()
         if world.size > 1:
@@ -46,10 +84,8 @@ class Learner:
         self.world = world
         self._forward = self.network
         if recipe.compile:  # batch norm of several processes communicates, which divides the graph
-            self._forward = cast(Network, torch.compile(self.network, fullgraph=world.size == 1))
+            self._forward = cast(AnyNetwork, torch.compile(self.network, fullgraph=world.size == 1))
         self._weights = list(self.network.parameters())
-        self._criterion = objective(recipe, prior.to(device))
-        self._gathers = world.size > 1 and not OVER_BATCH.isdisjoint(recipe.loss)
         # float16 gradients would underflow without a scale; bfloat16 and float32 need none, and it does nothing.
         self._scaler = torch.amp.GradScaler(device.type, enabled=compute_type(recipe.precision) == torch.float16)
 
@@ -61,12 +97,11 @@ class Learner:
     def train_step(self, batches: Sequence[Batch], step: int) -> Tensor:
         """Take one optimizer step on some accumulated batches; return their mean loss, on the device.
 
-        Batch norm sees each batch alone, and so do the losses that are not a mean over samples (soft F1, Lovász).
-        With several processes, both see the whole batch, and the step is the one that a single process would take; if
-        the network is compiled, it differs in the dropout.
+        Batch norm sees each batch alone. With several processes, it sees the whole batch, and the step is the one that
+        a single process would take; if the network is compiled, it differs in what is random (dropout).
 
         Args:
-            batches: images (B, 4, S, S) uint8 and targets (B, 28) each, all of the same B.
+            batches: images (B, 4, S, S) uint8 and targets each, all of the same B.
             step: counted from the start of the run; together with the seed it determines dropout and gain.
         """
         # Seeding the random numbers by the step makes a resumed run identical.
@@ -99,8 +134,42 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
 
+    @abstractmethod
     def _backward(self, batch: Batch, share: float) -> Tensor:
         """Add the gradients of a batch's loss times ``share``; return that."""
+
+    def _add_gradients(self, loss: Tensor) -> Tensor:
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+
+class Learner(BaseLearner[Network]):
+    """A learner from labels of images.
+
+    The losses that are not a mean over samples (soft F1, Lovász) see each batch alone or, with several processes, the
+    whole batch, as batch norm does.
+
+    Args:
+        network: trained in place.
+        prior: (28,) share of the training samples with each label.
+        recipe: the model's section.
+        steps_per_epoch: how many steps an epoch has.
+        world: the processes that train together.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        prior: Tensor,
+        recipe: params.NetworkModel,
+        steps_per_epoch: int,
+        world: World = SINGLE_PROCESS,
+    ) -> None:
+        super().__init__(network, recipe, steps_per_epoch, world)
+        self._criterion = objective(recipe, prior.to(hardware.device()))
+        self._gathers = world.size > 1 and not OVER_BATCH.isdisjoint(recipe.loss)
+
+    def _backward(self, batch: Batch, share: float) -> Tensor:
         (images, targets), device = batch, hardware.device()
         with autocast(self.recipe.precision):
             logits = self._forward(images.to(device, non_blocking=True))  # B, 28
@@ -113,12 +182,8 @@ class Learner:
         self._add_gradients(loss * self.world.size)
         return loss.detach()
 
-    def _add_gradients(self, loss: Tensor) -> Tensor:
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
 
-
-class ExponentialMovingAverage:
+class ExponentialMovingAverage(Generic[AnyNetwork]):
     """The exponential moving average (EMA) of a network's weights and batch-norm statistics.
 
     The first step copies the weights. The decay of a later step ``t`` is ``min(decay, (1 + t) / (10 + t))``, so that
@@ -131,7 +196,7 @@ class ExponentialMovingAverage:
         network: the averaged network, in evaluation mode.
     """
 
-    def __init__(self, network: Network, decay: float) -> None:
+    def __init__(self, network: AnyNetwork, decay: float) -> None:
         self.network = deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
         pairs = list(zip(self.network.state_dict().values(), network.state_dict().values(), strict=True))
@@ -166,7 +231,7 @@ def learning_rate(step: int, *, steps: int, peak: float, warmup: float) -> float
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
 
 
-def _parameter_groups(network: Network, weight_decay: float) -> list[dict[str, Any]]:
+def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Apply weight decay to weight matrices only: decaying biases and norms costs accuracy."""
     decayed = [weight for weight in network.parameters() if weight.ndim > 1]
     others = [weight for weight in network.parameters() if weight.ndim <= 1]

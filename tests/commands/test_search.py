@@ -249,7 +249,7 @@ def test_a_search_that_is_killed_goes_on_and_loses_and_repeats_nothing(
 ) -> None:
     record_step = TrainingRun.record_step
 
-    def recorded(run: TrainingRun, loss: object) -> None:
+    def recorded(run: TrainingRun[Network], loss: object) -> None:
         record_step(run, loss)  # type: ignore[arg-type]
         with STEPS.open("a") as file:
             print(run.states.folder.relative_to(Path.cwd()), run.epoch, run.step, file=file)

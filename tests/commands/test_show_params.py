@@ -97,7 +97,7 @@ def test_the_stages_that_read_a_section_are_those_of_dvc_yaml() -> None:
     assert readers["pack"] == "pack"
     assert readers["sample"] == "simulate"
     assert readers["tta"] == "tta"
-    assert readers["data"].split(", ") == ["folds", "tta", "score", "submit"]
+    assert readers["data"].split(", ") == ["folds", "pretrain", "tta", "score", "submit"]
     assert (
         readers["network"]
         == readers["frozen"]
@@ -119,7 +119,7 @@ def test_only_the_check_is_done_if_asked_for(
 
 
 def test_an_unknown_section_is_refused_with_those_there_are() -> None:
-    with pytest.raises(InputError, match=r"no section modles.*data, sample, .*network, frozen, classical, tta"):
+    with pytest.raises(InputError, match=r"no section modles.*data, sample, .*classical, pretrain, tta"):
         show_params.main(["modles"])
 
 

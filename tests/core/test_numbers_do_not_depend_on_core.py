@@ -92,6 +92,7 @@ CHOICES: dict[Any, tuple[str, ...]] = {
     params.Policy: ("fixed", "global", "per_label", "counts", "expected", "bagged"),
     params.Blending: ("probabilities", "logits", "ranks", "weights"),
     params.Calibrating: ("none", "temperature", "platt"),
+    params.Reconstructing: ("denoise", "masked", "protein"),
     params.LossName: ("focal", "bce", "asymmetric", "soft_f1", "lovasz"),
     params.Precision: ("auto", "fp32", "bf16", "fp16"),
 }
@@ -279,6 +280,13 @@ BY_NAME: list[Callable[[str], Path]] = [
     paths.contact_sheet,
     paths.maps,
     paths.code,
+    paths.autoencoder,
+    paths.pretraining_history,
+    paths.reconstructions,
+    paths.reconstruction_sheet,
+    paths.pretraining_states,
+    paths.model_params,
+    paths.encoder_params,
 ]
 
 

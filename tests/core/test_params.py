@@ -124,6 +124,54 @@ def test_a_wrong_key_of_a_model_is_named_with_the_kind(tmp_path: Path, model: st
     assert re.search(message, str(caught.value).replace(str(tmp_path / "params.yaml"), "params.yaml")), caught.value
 
 
+PRETRAINED = "  net: {kind: network, pretrained: stage}\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "names", "message"),
+    [
+        (
+            PRETRAINED,
+            "[]",
+            r"models\.net\.pretrained is stage, but pretrain\.models does not name 'net': add it .*\./stage",
+        ),
+        (PRETRAINED, "[net, other]", r"pretrain\.models: there is no model 'other': choose from net, cbam-384"),
+        (PRETRAINED, "[net, cbam-320]", r"names 'cbam-320', but models\.cbam-320\.pretrained is 'weights/cells\.sa"),
+        (PRETRAINED, "[net, net]", r"pretrain\.models: models repeat"),
+        (CLASSICAL, "[forest]", r"pretrain\.models: 'forest' is of kind classical, which has no network"),
+    ],
+)
+def test_pre_trained_models_are_those_that_start_from_the_stage(
+    tmp_path: Path, model: str, names: str, message: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    text = COMMITTED.replace("models:   ", f"models:\n{model} ", 1)
+    path.write_text(text.replace("  models: []", f"  models: {names}"))
+    with pytest.raises(InputError, match=message):
+        params.load(path)
+
+
+def test_a_model_may_start_from_its_encoder_and_an_encoder_from_a_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    text = COMMITTED.replace("models:   ", f"models:\n{PRETRAINED}{FROZEN}    pretrained: stage\n ", 1)
+    path.write_text(text.replace("  models: []", "  models: [kernel, net]"))
+    settings = params.load(path)
+    assert settings.pretrain.models == ("kernel", "net")
+    path.write_text(path.read_text().replace("start: weights/cells.safetensors", "start: stage"))
+    with pytest.raises(InputError, match=r"pretrain\.start: an encoder cannot start from itself"):
+        params.load(path)
+
+
+def test_what_pre_training_reads_of_a_model_says_all_about_its_backbone(tmp_path: Path) -> None:
+    settings = params.load()
+    for model in settings.networks:
+        (tmp_path / "encoder.json").write_text(params.encoder_section(model))
+        found = params.load_encoder(tmp_path / "encoder.json", settings.pretrain)
+        own = {"kind": "encoder", "seed": settings.pretrain.seed, "pretrained": settings.pretrain.start}
+        expected = model.model_dump(include=set(params.BackboneModel.model_fields)) | own
+        assert found.model_dump() == expected
+
+
 def test_a_wrong_key_of_a_template_is_named_with_the_kind(tmp_path: Path) -> None:
     unknown = r"templates\.classical\.warmup: unknown key for kind classical; allowed here: kind, size, seed$"
     with pytest.raises(InputError, match=unknown):
@@ -176,7 +224,7 @@ def test_what_has_another_shape_is_left_to_the_checks(raw: object) -> None:
 
 
 def test_without_a_network_there_is_none_to_choose(tmp_path: Path) -> None:
-    models = COMMITTED[COMMITTED.index("models:   ") : COMMITTED.index("tta:")]
+    models = COMMITTED[COMMITTED.index("models:   ") : COMMITTED.index("pretrain:")]
     with pytest.raises(InputError, match="of kind network"):
         _ = load(tmp_path, models, f"models:\n{CLASSICAL}\n").networks
 

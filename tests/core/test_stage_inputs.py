@@ -17,7 +17,7 @@ stages:
   train:
     cmd: python -m pipeline.stages.train --model ${item.model} --fold ${item.fold}
     params: ["models.${item.model}", tta]
-    deps: [code-digests/train.txt, folds.csv, packed, weights, "data/${data.sources[0]}"]
+    deps: [code-digests/train.txt, folds.csv, packed, weights, autoencoders, "data/${data.sources[0]}"]
 """
 PARAMS = """
 data: {sources: [mini]}
@@ -33,9 +33,10 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_STAGE", "train@a-0")
     monkeypatch.setattr(sys, "argv", ["train", "--model", "a", "--fold", "0"])
-    for name in ("packed", "weights", "data/mini", "code-digests"):
+    for name in ("packed", "weights", "autoencoders", "data/mini", "code-digests"):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("folds.csv", "packed/x.npy", "weights/w.safetensors", "data/mini/train.csv"):
+    files = ("folds.csv", "packed/x.npy", "weights/w.safetensors", "autoencoders/a.safetensors", "data/mini/train.csv")
+    for name in files:
         (tmp_path / name).write_text("one")
     linked = tmp_path / "larger disk"
     linked.mkdir()
@@ -89,6 +90,7 @@ def moved_to_another_disk(root: Path) -> None:
         (written("packed/x.npy"), r"packed/x\.npy"),
         (written("packed/more.npy"), r"packed/more\.npy"),
         (written("weights/w.safetensors"), r"weights/w\.safetensors"),
+        (written("autoencoders/a.safetensors"), r"autoencoders/a\.safetensors"),
         (lambda root: (root / "weights/w.safetensors").unlink(), r"weights/w\.safetensors"),
         (written("data/mini/train.csv"), r"data/mini/train\.csv"),
         (written("data/mini/linked/a_green.png"), r"data/mini/linked/a_green\.png"),
@@ -123,6 +125,7 @@ def test_a_changed_input_is_named(stage: Path, edit: Callable[[Path], None], nam
         changed("params.yaml", "tta:", "# a comment\ntta:"),
         written("weights/README.md"),
         written("weights/others.safetensors"),  # weights for a later run
+        written("autoencoders/b.safetensors"),
         written("packed/.DS_Store"),
         written("packed/Thumbs.db"),
         written("packed/.partial/other.npy"),

@@ -10,7 +10,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from pipeline.core import stray_files
+from pipeline.core import params, stray_files
 
 FILES = (Path("dvc.yaml"), Path("data/sample/dvc.yaml"))
 ROOT = Path(__file__).parents[2]
@@ -75,6 +75,37 @@ def test_only_score_reads_the_truth_of_the_test_set() -> None:
         "pipeline/stages/score.py",
         "pipeline/sources/samples.py",  # lists it among the files to leave alone
     }
+
+
+def test_another_pre_trained_model_makes_no_encoder_stale() -> None:
+    read = {key.removeprefix("pretrain.") for key in stages()["pretrain"]["params"]} - {"data"}
+    assert read == set(params.Pretrain.model_fields) - {"models"}
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # pygtrie, used by DVC itself
+def test_pre_training_is_in_the_dag_only_where_a_model_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (".dvcignore", "dvc.yaml", "params.yaml", ".dvc/config", "autoencoders/.gitignore"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "--quiet"], check=True)
+
+    def jobs() -> tuple[set[str], set[str]]:
+        with Repo() as repo:
+            graph = repo.index.graph
+            names = {stage.addressing: stage for stage in graph}
+            before_train = {stage.addressing for stage in graph.successors(names["train@cbam-320-0"])}
+            return {name for name in names if name.startswith(("pretrain", "reconstructions"))}, before_train
+
+    found, before_train = jobs()
+    assert found == set()
+    text = Path("params.yaml").read_text().replace("  models: []", "  models: [cbam-384]")
+    Path("params.yaml").write_text(text)
+    found, with_it = jobs()
+    assert found == {"pretrain@cbam-384", "reconstructions@cbam-384"}
+    assert with_it - before_train == {"pretrain@cbam-384"}
 
 
 def test_the_file_can_be_read_in_one_sitting() -> None:

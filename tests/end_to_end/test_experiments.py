@@ -36,6 +36,7 @@ class Project:
         shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
         (root / "weights").mkdir()
         (root / "weights/README.md").touch()
+        shutil.copytree(ROOT / "autoencoders", root / "autoencoders")
         self._configure()
         for command in (
             ("init", "--quiet"),

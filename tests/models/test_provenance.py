@@ -47,6 +47,19 @@ def numbered(source: str, first: int, count: int) -> pd.DataFrame:
     return write_index(source, [(f"id-{i:05}", f"{i:016x}", f"{i:064x}") for i in range(first, first + count)])
 
 
+def test_images_seen_without_their_labels_are_recorded_and_are_not_refused() -> None:
+    labelled, others = numbered("one", 0, 3), numbered("two", 10, 2)
+    seen, images = Provenance.of_samples(labelled), Provenance.of_samples(others).without_labels()
+    assert images.seen_among(others) == []
+    assert images.unlabelled == Provenance.of_samples(others).digests
+    both = images.union(seen)
+    assert both.seen_among(pd.concat([labelled, others])) == labelled["id"].tolist()
+    assert Provenance.from_json(both.to_json(), "file") == both
+    assert "unlabelled" not in seen.to_json(), "files of weights that labels alone have trained stay what they were"
+    with pytest.raises(InputError, match="record of the samples that it has seen is damaged"):
+        Provenance.from_json(both.to_json() | {"unlabelled": "AAAA"}, "file")
+
+
 @pytest.mark.parametrize(
     ("sample", "recognised"),
     [

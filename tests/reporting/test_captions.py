@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.core.labels import LABELS, parse_target
 from pipeline.core.params import load
-from pipeline.reporting.blocks import Cards
+from pipeline.reporting.blocks import Cards, Pictures
 from pipeline.reporting.finished_run import FinishedRun, read_finished_run
 from pipeline.reporting.sections.dataset import duplicates_caption, folds_section, leakage_caption
 from pipeline.reporting.sections.decisions import blend_caption, calibration_caption, choice_caption, confusions_caption
-from pipeline.reporting.sections.scores import training_caption, verdict
+from pipeline.reporting.sections.scores import pretraining_caption, training_caption, training_section, verdict
 from tests.fixtures.runs import write_run
 
 COMMITTED = Path("params.yaml").resolve()
@@ -83,6 +83,30 @@ def test_the_course_of_training_is_read_off_the_curve(run: FinishedRun, losses: 
     history = run.tables["history"].copy()
     history["held_out_loss"] = history["epoch"].map(dict(enumerate(losses)))
     assert expected in training_caption(history)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([0.8, 0.6, 0.4], "That of net was still falling at the end (last value 0.500)."),
+        ([0.8, 0.402, 0.4], "That of net levelled off after epoch 2 (last value 0.500)."),
+    ],
+)
+def test_the_caption_of_pre_training_says_what_the_encoder_has_seen(losses: list[float], expected: str) -> None:
+    curve = pd.DataFrame({"epoch": range(3), "loss": losses, "mean_loss": 0.8})
+    text = pretraining_caption({"net": curve}, "protein")
+    assert text.startswith("Pre-training without labels (the protein from the reference stains): the squared error,")
+    assert expected in text
+    assert "test set included, but no label: scores of models that start from them are those of transductive" in text
+
+
+def test_the_curves_of_pre_training_are_drawn_only_where_there_are_some(run: FinishedRun) -> None:
+    assert len(training_section(run).blocks) == 1
+    curve = pd.DataFrame({"epoch": range(3), "loss": [0.8, 0.5, 0.4], "mean_loss": 0.8})
+    section = training_section(dataclasses.replace(run, pretraining={"net": curve}))
+    added = section.blocks[1]
+    assert isinstance(added, Pictures)
+    assert "net" in added.drawings[0]
 
 
 def test_captions_follow_from_the_tables(run: FinishedRun) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from pipeline.core.labels import LABELS
 from pipeline.reporting.blocks import (
@@ -36,6 +37,13 @@ BASELINES = {
 COLUMNS = ("label", "positives", "groups", "precision", "recall", "F1", "interval", "threshold", "average precision")
 FEW = 10
 """Positives below which the F1 of a label is unreliable."""
+
+RECONSTRUCTED = {
+    "denoise": "the image from one with noise",
+    "masked": "hidden patches from the rest of the image",
+    "protein": "the protein from the reference stains",
+}
+"""What each objective of pre-training reconstructs."""
 
 LEVEL = 1.02
 """A loss within this factor of the lowest one counts as equally good."""
@@ -234,7 +242,43 @@ def training_section(run: FinishedRun) -> PageSection:
     for title, (held_out, training) in parts.items():
         picture = panel(partial(draw_epochs, history=history, held_out=held_out, training=training), 3.6, 2.7, title)
         drawings.append(to_svg(picture, f"{title} by epoch, for each model and fold"))
-    return PageSection("training", "Learning curves", [Pictures(drawings, training_caption(history))])
+    blocks = [Pictures(drawings, training_caption(history))]
+    if run.pretraining:
+        blocks.append(pretraining_pictures(run.pretraining, run.params.pretrain.objective))
+    return PageSection("training", "Learning curves", blocks)
+
+
+def pretraining_pictures(curves: dict[str, pd.DataFrame], objective: str) -> Pictures:
+    """The learning curves of pre-training without labels."""
+    tables = [
+        curve.assign(model=model, fold=0, error=curve["loss"] / curve["mean_loss"]) for model, curve in curves.items()
+    ]
+    title = "Error of the reconstruction"
+
+    def draw(axes: Axes) -> None:
+        draw_epochs(axes, pd.concat(tables), "error")
+        axes.legend(loc="upper right", fontsize=8)
+
+    drawing = to_svg(panel(draw, 3.6, 2.7, title), f"{title} by epoch of pre-training, for each model")
+    return Pictures([drawing], pretraining_caption(curves, objective))
+
+
+def pretraining_caption(curves: dict[str, pd.DataFrame], objective: str) -> str:
+    """How well each autoencoder reconstructs, and what its encoder has seen."""
+    sentences = [
+        f"Pre-training without labels ({RECONSTRUCTED[objective]}): the squared error, as a share of that of "
+        "predicting each channel's mean, on images that are trained on too."
+    ]
+    for model, curve in curves.items():
+        errors = (curve["loss"] / curve["mean_loss"]).to_numpy()
+        level = int((errors <= LEVEL * errors.min()).argmax())
+        course = "was still falling at the end" if level == len(errors) - 1 else f"levelled off after epoch {level + 1}"
+        sentences.append(f"That of {model} {course} (last value {format_score(errors[-1])}).")
+    sentences.append(
+        "The encoders have seen all images, those of held-out folds and of the test set included, but no label: scores "
+        "of models that start from them are those of transductive learning, and other images may score lower."
+    )
+    return " ".join(sentences)
 
 
 def training_caption(history: pd.DataFrame) -> str:
