@@ -2,10 +2,10 @@
 
 Run it after ``dvc repro folds``. It trains the model ``--model`` of params.yaml on each fold from four starts: random
 weights; an autoencoder that starts from random weights; the weights that the model's ``pretrained`` names; an
-autoencoder that starts from those. The autoencoders learn from all packed images, test images included, as ``pretrain``
-in params.yaml says, and from those of ``--unlabelled FOLDER``; they read no label. Everything after the start is the
-same within each pair with and without autoencoder. A network that starts without trained weights can be given more
-epochs and another learning rate, which it needs.
+autoencoder that starts from those. With ``pretrained: false``, it is the first two. The autoencoders learn from all
+packed images, test images included, as ``pretrain`` in params.yaml says, and from those of ``--unlabelled FOLDER``; they
+read no label. Everything after the start is the same within each pair with and without autoencoder. A network that
+starts without trained weights can be given more epochs and another learning rate, which it needs.
 
 The score is the average precision on the out-of-fold samples, each predicted as it is by the network that did not learn
 from it: the mean over the labels with at least three positives. Intervals are 95 % by a bootstrap over groups;
@@ -41,6 +41,7 @@ from pipeline.inference.new_images import batches, open_places
 from pipeline.inference.probabilities import VIEWS, probabilities
 from pipeline.models import checkpoint
 from pipeline.models.checkpoint import AnyModel
+from pipeline.models.pretrained import head_weights
 from pipeline.models.provenance import Provenance
 from pipeline.sources.images import shrink_quickly
 from pipeline.sources.packed_array import open_images
@@ -149,7 +150,8 @@ def train_encoder(
     )
     say(f"autoencoder: loss {errors[-1].loss:.3f}, of the channels' means {errors[-1].mean_loss:.3f}")
     provenance = inherited.union(Provenance.of_samples(packed).without_labels())
-    checkpoint.write(path, trained.encoder_weights(), {"model": encoder.model_dump()}, provenance)
+    weights = head_weights(encoder.pretrained) | trained.encoder_weights()  # as the stage does
+    checkpoint.write(path, weights, {"model": encoder.model_dump()}, provenance)
     SavedStates(KEPT / "states", run).remove_job()
     return path
 
@@ -229,8 +231,10 @@ def main(model: str, unlabelled: Path | None, real: Path | None, scratch_epochs:
     """Pre-train, train, predict and print the tables; the arguments are those of the command."""
     settings = params.load()
     recipe = settings.models.get(model)
-    if not isinstance(recipe, params.NetworkModel | params.FrozenModel) or not isinstance(recipe.pretrained, str):
-        raise InputError(f"--model {model}: name a model of kind network or frozen whose pretrained is a weight file")
+    if not isinstance(recipe, params.NetworkModel | params.FrozenModel) or recipe.pretrained in (True, params.BY_STAGE):
+        raise InputError(
+            f"--model {model}: name a model of kind network or frozen whose pretrained is a weight file or false"
+        )
     further = read_fields(unlabelled, recipe.size) if unlabelled else None
     fields = read_fields(real, recipe.size) if real else None
     folds, sources = read_folds(), list(settings.data.sources)
@@ -238,12 +242,14 @@ def main(model: str, unlabelled: Path | None, real: Path | None, scratch_epochs:
     KEPT.mkdir(parents=True, exist_ok=True)
     found = {}
     for name, start in STARTS.items():
+        if start.weights and not recipe.pretrained:
+            continue
         from_file = recipe.pretrained if start.weights else False
         own: params.NetworkModel | params.FrozenModel = recipe.model_copy(update={"pretrained": from_file})
         if start.autoencoder:
             task = settings.pretrain.model_copy(update={"models": (model,), "start": from_file})
             own = own.model_copy(update={"pretrained": str(train_encoder(own, task, further, sources))})
-        if isinstance(own, params.NetworkModel) and not start.weights:
+        if isinstance(own, params.NetworkModel) and recipe.pretrained and not start.weights:
             longer = {"epochs": scratch_epochs, "evaluate_every": scratch_epochs, "learning_rate": scratch_rate}
             own = own.model_copy(update=longer)
         found[name] = judge(own, folds, images, fields, name)

@@ -80,6 +80,19 @@ def start_from_weights(network: Network, model: params.BackboneModel) -> Provena
     return provenance
 
 
+def head_weights(pretrained: bool | str) -> Weights:
+    """What a weight file of this project has besides a backbone: attention of labels, feature pyramid, last layer.
+
+    Args:
+        pretrained: as in params.yaml. Other weights than such a file have no head for these labels: then it is empty.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    weights, description = _read(Path(pretrained).expanduser()) if isinstance(pretrained, str) else ({}, {})
+    return {name: weight for name, weight in weights.items() if description and name.startswith(HEAD)}
+
+
 def four_channels(rgb: Tensor, yellow: str) -> Tensor:
     """Filters for green, blue, red and yellow from filters (N, 3, K, K) for red, green and blue.
 

@@ -18,6 +18,7 @@ from pipeline.core.paths import replacing
 from pipeline.evaluation.prediction_files import write_arrays
 from pipeline.models import checkpoint
 from pipeline.models.network import compute_type
+from pipeline.models.pretrained import head_weights
 from pipeline.models.provenance import Provenance
 from pipeline.sources.packed_array import open_images, read_index
 from pipeline.training.distributed import join
@@ -52,7 +53,9 @@ def main() -> None:
     stage_inputs.check()  # before the saved states are removed: who takes an edit back goes on from them
     provenance = inherited.union(Provenance.of_samples(table).without_labels())
     described = {"model": encoder.model_dump(), "pretrain": task.model_dump(exclude={"models"})}
-    checkpoint.write(paths.autoencoder(name), trained.encoder_weights(), described, provenance)
+    # A head that was trained for the labels is worth more to the model than a new one, also on another backbone.
+    weights = head_weights(encoder.pretrained) | trained.encoder_weights()
+    checkpoint.write(paths.autoencoder(name), weights, described, provenance)
     write_arrays(paths.reconstructions(name), shown)
     with replacing(paths.pretraining_history(name)) as temporary:
         pd.DataFrame([dataclasses.asdict(row) for row in rows]).to_csv(temporary, index=False)

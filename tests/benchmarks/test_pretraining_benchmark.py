@@ -111,5 +111,5 @@ def test_an_autoencoder_is_compared_with_the_same_start_without_it() -> None:
 
 
 def test_a_model_without_a_weight_file_is_refused() -> None:
-    with pytest.raises(InputError, match="whose pretrained is a weight file"):
+    with pytest.raises(InputError, match="whose pretrained is a weight file or false"):
         pretraining.main("other", None, None, 1, 0.1)

@@ -122,6 +122,18 @@ def test_labels_that_the_first_weights_have_seen_stay_recorded(monkeypatch: pyte
         run(monkeypatch, "train", "--fold", "1")
 
 
+def test_the_model_keeps_the_head_of_the_weights_that_its_encoder_started_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Network(NETWORK.model_copy(update={"seed": 7}))
+    checkpoint.save(Path("first.safetensors"), first, NETWORK.model_copy(update={"pretrained": False}), Provenance())
+    head = {name: weight for name, weight in first.state_dict().items() if name.startswith("pooled.")}
+    assert head
+    configure(start="first.safetensors")
+    run(monkeypatch, "pretrain")
+    network = Network(NETWORK)
+    start_from_weights(network, from_encoder(params.load().networks[0], "tiny"))  # type: ignore[arg-type]
+    assert all(torch.equal(network.state_dict()[name], weight) for name, weight in head.items())
+
+
 def test_a_frozen_network_starts_from_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     configure(FROZEN.model_copy(update={"pretrained": "stage"}))
     run(monkeypatch, "pretrain")
