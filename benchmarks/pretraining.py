@@ -3,8 +3,8 @@
 Run it after ``dvc repro folds``. It trains the model ``--model`` of params.yaml on each fold from four starts: random
 weights; an autoencoder that starts from random weights; the weights that the model's ``pretrained`` names; an
 autoencoder that starts from those. With ``pretrained: false``, it is the first two. The autoencoders learn from all
-packed images, test images included, as ``pretrain`` in params.yaml says, and from those of ``--unlabelled FOLDER``; they
-read no label. Everything after the start is the same within each pair with and without autoencoder. A network that
+packed images, test images included, as ``pretrain`` in params.yaml says, and from those of ``--unlabelled FOLDER``;
+they read no label. Everything after the start is the same within each pair with and without autoencoder. A network that
 starts without trained weights can be given more epochs and another learning rate, which it needs.
 
 The score is the average precision on the out-of-fold samples, each predicted as it is by the network that did not learn
