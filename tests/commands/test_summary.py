@@ -16,6 +16,7 @@ from pipeline.core import paths
 from pipeline.core.entry import TIMES
 from pipeline.core.errors import InputError
 from pipeline.core.params import load
+from pipeline.core.revision import code_revision
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,7 +78,7 @@ def test_a_summary_before_the_run_says_what_to_do(tmp_path: Path, monkeypatch: p
 def test_a_summary_outside_git_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert summary.code_revision() == "not under git"
+    assert code_revision() == "not under git"
 
 
 def called(monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]) -> int | str | None:
