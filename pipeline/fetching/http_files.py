@@ -3,6 +3,7 @@
 What a single file meets is kept apart from what the server asks of all requests. A connection that breaks, an answer of
 500, or a body that is not what it should be is tried again after a pause that doubles. An answer of 429, and one of 503
 that names a time, stops all requests until then, halves the rate, and is no attempt of the file.
+A connection that the server has closed meanwhile is opened again at once, by aiohttp itself (RFC 9112, 9.3.1).
 """
 
 import asyncio

@@ -86,7 +86,14 @@ def test_another_pre_trained_model_makes_no_encoder_stale() -> None:
 def test_pre_training_is_in_the_dag_only_where_a_model_asks_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (".dvcignore", "dvc.yaml", "params.yaml", ".dvc/config", "autoencoders/.gitignore"):
+    for name in (
+        ".dvcignore",
+        "dvc.yaml",
+        "params.yaml",
+        ".dvc/config",
+        "autoencoders/.gitignore",
+        "submissions/.gitignore",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
