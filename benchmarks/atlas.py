@@ -2,10 +2,10 @@
 
 A server on this machine serves the four JPEGs of each sample, and misbehaves on purpose: 404, 429 with Retry-After,
 500, dropped connections, truncated bodies, pages of HTML, slow answers. The samples are made from those of the folder
-(as the Human Protein Atlas serves them: ID_green.jpg and so on, and labels.csv; without a folder there are none) and from
-simulated fields, by symmetries, shifts and exposure, so that no two are alike; those of the folder are also served as
-they are. They are fetched once from a server that behaves well, and once from the other one, killed (SIGKILL) after a
-random number of requests and started again. Both sources are packed.
+(as the Human Protein Atlas serves them: ID_green.jpg and so on, and labels.csv; without a folder there are none) and
+from simulated fields, by symmetries, shifts and exposure, so that no two are alike; those of the folder are also
+served as they are. They are fetched once from a server that behaves well, and once from the other one, killed
+(SIGKILL) after a random number of requests and started again. Both sources are packed.
 
 The last line is JSON: ``different_bytes`` of the packed arrays, ``fetched_again`` (files that the server had to send
 although they were stored before a kill), ``most_connections`` at one time and those ``allowed``, and what the run from

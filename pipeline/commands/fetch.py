@@ -11,13 +11,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.core import paths
+from pipeline.core import params, paths
 from pipeline.core.errors import InputError
 from pipeline.core.locks import locked
 from pipeline.core.progress import say
 from pipeline.fetching import atlas_fetch, atlas_labels, atlas_list, competition, installed, kaggle_client
 from pipeline.fetching.atlas_fetch import AtlasRun, Politeness
 from pipeline.fetching.atlas_store import LOCK, AtlasStore
+from pipeline.reporting.blocks import SIMULATED
 from pipeline.sources.samples import TRAIN
 
 KAGGLE, ATLAS = "kaggle", "hpa_v18"
@@ -123,4 +124,6 @@ def checked_source(name: str) -> str:
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"--source {name}: name a folder of data/, by letters, digits and _ . - alone")
+    if name.lower() in (*params.OUTPUTS, SIMULATED):
+        raise InputError(f"--source {name}: data/{name} is the pipeline's own: choose another name")
     return name

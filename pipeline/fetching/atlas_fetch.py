@@ -7,7 +7,7 @@ written down and does not stop the others; a server that has nothing at all, or 
 import asyncio
 import csv
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -141,7 +141,8 @@ def fetch_atlas(run: AtlasRun, politeness: Politeness, report: Path) -> int:
     run.store.check_space(len(waiting))
     try:
         asyncio.run(run.fetch(politeness))
-    except* InputError as several:
+    except BaseExceptionGroup as several:
+        # Of all connections; each has ended for the same reason, or because another one has.
         raise _first(several) from None
     write_lacking(run.lacking, report)
     stored = [sample for sample in run.samples if sample.id in run.store.zipped]
@@ -194,13 +195,6 @@ def _write(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _first(group: BaseExceptionGroup[InputError]) -> InputError:
-    return next(_leaves(group))
-
-
-def _leaves(group: BaseExceptionGroup[InputError]) -> Iterator[InputError]:
-    for one in group.exceptions:
-        if isinstance(one, BaseExceptionGroup):
-            yield from _leaves(one)
-        else:
-            yield one
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    one = group.exceptions[0]
+    return _first(one) if isinstance(one, BaseExceptionGroup) else one

@@ -13,11 +13,8 @@ from pipeline.core.progress import say, track
 from pipeline.fetching.kaggle_client import KaggleAccount
 from pipeline.sources.archive import PREFERRED, Archive, open_archive
 from pipeline.sources.packing import ENDINGS
-from pipeline.sources.samples import list_samples
+from pipeline.sources.samples import TEST, TRAIN, list_samples
 from pipeline.sources.zips import is_zip
-
-OWN = {"groups.csv", "test_truth.csv", "readme.md", ".gitignore", "dvc.yaml", "dvc.lock"}
-"""Files of a source's folder that are no part of the competition's archive."""
 
 CHUNK = 2**20
 
@@ -35,8 +32,7 @@ def fetch(folder: Path, competition: str) -> str:
     Raises:
         InputError: the archive cannot be fetched, or it or what is in the folder is not a whole competition.
     """
-    placed = [path for path in sorted(folder.iterdir()) if path.name != RESUME.name and path.name.lower() not in OWN]
-    if placed:
+    if placed := competition_files(folder):
         say(f"{folder} has files already, which are checked instead of fetching others")
         found = checked(
             folder,
@@ -54,9 +50,17 @@ def fetch(folder: Path, competition: str) -> str:
     except InputError:
         archive.unlink()
         raise
+    if (folder / PREFERRED).exists():
+        raise InputError(f"{folder / PREFERRED} has appeared meanwhile: the archive that was fetched is {archive}")
     archive.rename(folder / PREFERRED)
     shutil.rmtree(waiting)
     return f"{folder / PREFERRED}: {found}"
+
+
+def competition_files(folder: Path) -> list[Path]:
+    """What the folder has of a competition: zips, folders and tables that come with the archive."""
+    visible = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    return [path for path in visible if path.is_dir() or is_zip(path) or path.name.lower() in (TRAIN, TEST)]
 
 
 def checked(folder: Path, archives: list[Path], outcome: str) -> str:

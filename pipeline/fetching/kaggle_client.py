@@ -30,6 +30,10 @@ WATCH_S = 1.0
 _BROKEN = (requests.RequestException, ConnectionError, TimeoutError)
 
 
+class UnreachableError(InputError):
+    """Kaggle cannot be reached for now."""
+
+
 class Submission(NamedTuple):
     """A submission as Kaggle lists it."""
 
@@ -79,8 +83,15 @@ class KaggleAccount:
             InputError: it is not possible, or the disk is too small; what has come is kept.
         """
         failures = 0
-        while not self._attempt(path):
-            failures = 0 if self._progress else failures + 1
+        while True:
+            before = _size(path)
+            try:
+                if self._attempt(path):
+                    return
+            except UnreachableError:
+                if not before:
+                    raise  # nothing has worked yet, so it is better to say so at once
+            failures = 0 if _size(path) > before else failures + 1
             if failures >= ATTEMPTS:
                 raise InputError(
                     f"the transfer broke {ATTEMPTS} times without bringing anything; {_size(path) / 1e9:.2f} GB are "
@@ -141,12 +152,10 @@ class KaggleAccount:
                     response, str(path), client.http_client(), quiet=True, resume=True, max_retries=0
                 )
         except _BROKEN:
-            self._progress = _size(path) > before
             return False
         except ValueError:
             # Kaggle has answered with something else, which the client has taken for a part of the archive.
             path.unlink(missing_ok=True)
-            self._progress = False
             return False
         finally:
             response.close()
@@ -161,6 +170,10 @@ class KaggleAccount:
         except requests.HTTPError as error:
             status = error.response.status_code if error.response is not None else 0
             said = str(error).strip()
+            if status >= 500:
+                raise UnreachableError(
+                    f"Kaggle has answered with an error ({said}): run the command again later"
+                ) from None
             raise InputError(
                 {
                     400: f"Kaggle refuses this ({said}): correct what it names",
@@ -172,7 +185,7 @@ class KaggleAccount:
                 }.get(status, f"Kaggle has answered with an error ({said}): run the command again later")
             ) from None
         except _BROKEN as error:
-            raise InputError(
+            raise UnreachableError(
                 f"Kaggle cannot be reached ({error}): check the connection, run the command again"
             ) from None
 

@@ -16,7 +16,6 @@ from pipeline.core import paths
 from pipeline.core.entry import TIMES
 from pipeline.core.errors import InputError
 from pipeline.core.params import load
-from pipeline.core.revision import code_revision
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,12 +72,6 @@ def test_a_summary_before_the_run_says_what_to_do(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"metrics\.json is missing"):
         summary.main([])
-
-
-def test_a_summary_outside_git_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert code_revision() == "not under git"
 
 
 def called(monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]) -> int | str | None:

@@ -10,7 +10,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from pipeline.core import params, stray_files
+from pipeline.core import params, paths, stray_files
 
 FILES = (Path("dvc.yaml"), Path("data/sample/dvc.yaml"))
 ROOT = Path(__file__).parents[2]
@@ -75,6 +75,12 @@ def test_only_score_reads_the_truth_of_the_test_set() -> None:
         "pipeline/stages/score.py",
         "pipeline/sources/samples.py",  # lists it among the files to leave alone
     }
+
+
+def test_kaggles_scores_make_only_the_report_stale() -> None:
+    reading = {name for name, stage in stages().items() if "submissions" in dependencies(stage)}
+    assert reading == {"report"}
+    assert paths.KAGGLE_SCORES.parent.name == "submissions"
 
 
 def test_another_pre_trained_model_makes_no_encoder_stale() -> None:

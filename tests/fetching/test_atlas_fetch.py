@@ -1,5 +1,7 @@
 """A list of samples becomes a source that `pack` reads, whatever the server does, and nothing is fetched twice."""
 
+import errno
+import os
 import zlib
 from pathlib import Path
 
@@ -184,6 +186,15 @@ def test_a_server_that_lacks_many_does_not_end_the_run_once_one_was_there(
         run = fetch(server, tmp_path / "hpa", wanted, alone)
     assert len(run.lacking) == 19
     assert pd.read_csv(tmp_path / "hpa/train.csv")["Id"].tolist() == [wanted[0].id]
+
+
+def test_a_full_disk_is_the_systems_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(AtlasStore, "add", full)
+    with serving(served, lambda *_: "well") as server, pytest.raises(OSError, match="No space left on device"):
+        fetch(server, tmp_path / "hpa", samples(9))
 
 
 def test_tables_of_somebody_else_are_not_overwritten(tmp_path: Path) -> None:

@@ -94,6 +94,21 @@ def test_a_transfer_that_brings_nothing_is_given_up(kaggle: KaggleServer, target
         download(target)
 
 
+def test_an_outage_in_the_middle_is_waited_for(kaggle: KaggleServer, target: Path) -> None:
+    kaggle.archive = ARCHIVE
+    kaggle.breaks.append(3_000_000)
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) < 4:
+            kaggle.refusals.append((503, "Down for a moment", {}))
+
+    KaggleAccount(COMPETITION).download(target, sleep)
+    assert target.read_bytes() == ARCHIVE
+    assert pauses == [1, 2, 4, 8]
+
+
 def test_the_disk_is_asked_before_the_first_byte(
     kaggle: KaggleServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
