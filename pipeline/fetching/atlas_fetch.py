@@ -58,7 +58,7 @@ class AtlasRun:
     store: AtlasStore
     template: str
     lacking: list[Lacking] = field(default_factory=list)
-    bytes: int = 0
+    transferred: int = 0
     _in_a_row: int = 0
     _ever: bool = False
 
@@ -81,7 +81,7 @@ class AtlasRun:
                 while queue:
                     number, sample = queue.popleft()
                     await self._sample(downloads, sample)
-                    bar.set_description_str(f"fetching, {self.bytes / 1e6:,.0f} MB", refresh=False)
+                    bar.set_description_str(f"fetching, {self.transferred / 1e6:,.0f} MB", refresh=False)
                     bar.update()
                     unfinished[number] -= 1
                     if not unfinished[number]:
@@ -103,7 +103,7 @@ class AtlasRun:
             if isinstance(found, Failure):
                 self._failed(Lacking(sample.id, channel, found.reason, address), missing=found.missing)
                 return  # a sample with three stains is of no use, so the others are not asked for
-            self.bytes += found.size
+            self.transferred += found.size
             self._ever, self._in_a_row = True, 0
         for problem in size_problems(sample.id, self.store.sides(sample.id)):
             self.lacking.append(Lacking(sample.id, "all", f"channels of different sizes: {problem.where}", ""))

@@ -2,7 +2,7 @@
 
 What a single file meets is kept apart from what the server asks of all requests. A connection that breaks, an answer of
 500, or a body that is not what it should be is tried again after a pause that doubles. An answer of 429, and one of 503
-that names a time, stops all requests until then, halves the rate, and is no attempt of the file.
+that names a time, stops all requests until then, halves the rate, and is no attempt of the file. The rate recovers.
 A connection that the server has closed meanwhile is opened again at once, by aiohttp itself (RFC 9112, 9.3.1).
 """
 
@@ -29,6 +29,8 @@ LONGEST_WAIT_S = 3600.0
 """The longest time that a server is waited for when it asks for a pause."""
 SLOWEST = 16
 """The rate is halved down to this part of what was asked for."""
+RECOVERY = 0.001
+"""Growth of a halved rate with each file that comes: it doubles with 700 files."""
 
 MISSING = (404, 410)
 NOT_NOW = (408, 425)
@@ -81,13 +83,14 @@ class Downloads:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
-        self.rate = rate
-        self._slowest = rate / SLOWEST
+        self.rate = self._asked = rate
         self._pause = pause
         self._sleep, self._clock = sleep, clock
         self._order = asyncio.Lock()
         self._next = 0.0
         """The earliest time of the next request, by the clock."""
+        self._told = -1.0
+        """When the server has last asked to wait."""
         self._refusals = 0
 
     async def get(self, url: str, accept: Callable[[bytes], T]) -> Fetched[T] | Failure:
@@ -103,12 +106,12 @@ class Downloads:
         attempt = 0
         reason = ""
         while attempt < ATTEMPTS:
-            await self._turn()
+            sent = await self._turn()
             try:
                 body = await self._body(url)
                 value = await asyncio.to_thread(accept, body)
             except _AskedToWaitError as asked:
-                await self._wait(asked)
+                self._wait(asked, sent)
                 continue
             except _RefusedError as refused:
                 return refused.failure
@@ -124,6 +127,7 @@ class Downloads:
                 reason = f"the connection broke ({str(error) or type(error).__name__})"
             else:
                 self._refusals = 0
+                self.rate = min(self.rate * (1 + RECOVERY), self._asked)
                 return Fetched(value, len(body))
             attempt += 1
             if attempt < ATTEMPTS:
@@ -151,15 +155,17 @@ class Downloads:
                 parts.append(part)
             return b"".join(parts)
 
-    async def _turn(self) -> None:
-        """Wait until the rate, and what the server has asked for, allow a request."""
+    async def _turn(self) -> float:
+        """Wait until the rate, and what the server has asked for, allow a request. Returns the time."""
         async with self._order:
             while (wait := self._next - self._clock()) > 0:
                 await self._sleep(wait)
-            self._next = self._clock() + 1 / self.rate
+            now = self._clock()
+            self._next = now + 1 / self.rate
+            return now
 
-    async def _wait(self, asked: _AskedToWaitError) -> None:
-        """Stop all requests for a while, and go on more slowly."""
+    def _wait(self, asked: _AskedToWaitError, sent: float) -> None:
+        """Stop all requests for a while, and go on more slowly; ``sent`` is the time of the request."""
         self._refusals += 1
         seconds = asked.seconds if asked.seconds is not None else self._pause * 2 ** min(self._refusals - 1, 6)
         if seconds > LONGEST_WAIT_S or self._refusals > REFUSALS:
@@ -168,10 +174,12 @@ class Downloads:
                 + (f", for {seconds / 60:.0f} minutes" if asked.seconds else "")
                 + "): run the same command later, with a lower --rate; it goes on from here"
             )
-        if self._clock() + seconds > self._next:
-            self._next = self._clock() + seconds
-            self.rate = max(self.rate / 2, self._slowest)
+        now = self._clock()
+        if sent > self._told:  # otherwise another connection has been told since
+            self.rate = max(self.rate / 2, self._asked / SLOWEST)
             say(f"the server asks to wait (HTTP {asked.status}): {seconds:.0f} s, then {self.rate:.2g} requests a s")
+        self._told = now
+        self._next = max(self._next, now + seconds)
 
 
 @asynccontextmanager
@@ -185,7 +193,7 @@ async def open_downloads(connections: int, rate: float, pause: float) -> AsyncIt
     """
     headers = {"User-Agent": f"hpa-atlas/{__version__} (aiohttp)"}
     connector = aiohttp.TCPConnector(limit=connections)
-    async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT, headers=headers) as session:
+    async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT, headers=headers, trust_env=True) as session:
         yield Downloads(session, rate, pause)
 
 

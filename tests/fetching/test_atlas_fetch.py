@@ -81,7 +81,10 @@ def test_a_misbehaving_server_gives_the_same_source(tmp_path: Path) -> None:
     def badly(path: str, number: int) -> Manner:
         return manners.get(zlib.crc32(path.encode()) % 8, "well") if number <= 2 else "well"
 
-    for name, manner in (("well", lambda *_: "well"), ("badly", badly)):
+    def well(*_: object) -> Manner:
+        return "well"
+
+    for name, manner in (("well", well), ("badly", badly)):
         with serving(served, manner) as server:
             fetch(server, tmp_path / name, wanted)
             assert server.most <= FAST.connections
@@ -92,7 +95,10 @@ def test_a_misbehaving_server_gives_the_same_source(tmp_path: Path) -> None:
 def test_what_cannot_be_had_is_listed_and_tried_again_by_another_run(tmp_path: Path) -> None:
     wanted = samples(6)
     gone, broken = wanted[1], wanted[4]
-    bad = {f"/{gone.antibody}/{gone.image}_red.jpg": "missing", f"/{broken.antibody}/{broken.image}_green.jpg": "cut"}
+    bad: dict[str, Manner] = {
+        f"/{gone.antibody}/{gone.image}_red.jpg": "missing",
+        f"/{broken.antibody}/{broken.image}_green.jpg": "cut",
+    }
     with serving(served, lambda path, _: bad.get(path, "well")) as server:
         run = fetch(server, tmp_path / "hpa", wanted)
         assert len(run.lacking) == 2

@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -31,7 +32,8 @@ def test_the_stains_own_channel_is_stored_shrunk_by_area(tmp_path: Path, channel
     store.add(ID, channel, jpeg(ID, channel))
     stored = cv2.imread(str(tmp_path / ".resume" / f"{ID}_{channel}.64.png"), cv2.IMREAD_UNCHANGED)
     assert stored is not None
-    assert (stored.shape, stored.dtype) == ((32, 32), np.uint8)
+    assert stored.shape == (32, 32)
+    assert stored.dtype == np.uint8
     exact = plane(f"{ID}_{channel}").reshape(32, 2, 32, 2).mean(axis=(1, 3))
     assert np.abs(stored - exact).max() < 20  # a lossy picture; a conversion to grey would be off by 100 and more
     assert np.abs(stored - exact).mean() < 3
@@ -109,8 +111,8 @@ def test_images_of_another_size_and_a_damaged_zip_are_refused(tmp_path: Path) ->
 def test_the_disk_is_asked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = AtlasStore(tmp_path, 512)
     needed = 2000 * 4 * 512**2 * atlas_store.BYTES_PER_PIXEL  # 1,000 samples, and once more while they become a zip
-    usage = type("Usage", (), {"free": needed})
-    monkeypatch.setattr(atlas_store.shutil, "disk_usage", lambda _: usage)
+    usage = SimpleNamespace(free=needed)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     store.check_space(1000)
     usage.free = needed - 1
     with pytest.raises(InputError, match=r"1,000 samples need about 1\.0 GB at 512 px, but only 1\.0 GB are free"):

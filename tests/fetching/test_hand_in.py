@@ -23,6 +23,11 @@ METRICS: dict[str, Any] = {
 RIGHT = "Id,Predicted\nt2,0\nt1,3 27\nt3,25\n"
 
 
+def never(seconds: float) -> None:
+    """Nothing is waited for."""
+    pytest.fail(f"waited {seconds} s")
+
+
 class Account:
     """Kaggle as far as a submission needs it, with what the next listings say of the latest submission."""
 
@@ -114,16 +119,16 @@ def test_the_same_file_is_sent_once_unless_asked_for(submission: Path) -> None:
     account = Account()
     message = hand_in.describe_run(METRICS, ["forest"], submission)
     for _ in range(2):
-        assert hand_in.hand_in(account, submission, message, again=False, sleep=pytest.fail).number == 1
-    assert hand_in.hand_in(account, submission, message, again=True, sleep=pytest.fail).number == 2
+        assert hand_in.hand_in(account, submission, message, again=False, sleep=never).number == 1
+    assert hand_in.hand_in(account, submission, message, again=True, sleep=never).number == 2
     submission.write_text(RIGHT.replace("t2,0", "t2,1"))
     other = hand_in.describe_run(METRICS, ["forest"], submission)
-    assert hand_in.hand_in(account, submission, other, again=False, sleep=pytest.fail).number == 3
+    assert hand_in.hand_in(account, submission, other, again=False, sleep=never).number == 3
 
 
 def test_a_submission_that_cannot_be_scored_or_takes_too_long_is_reported(submission: Path) -> None:
     with pytest.raises(InputError, match=r"cannot score submission\.csv \(too few rows\)"):
-        hand_in.hand_in(Account("ERROR"), submission, "message", again=False, sleep=pytest.fail)
+        hand_in.hand_in(Account("ERROR"), submission, "message", again=False, sleep=never)
     account, pauses = Account(*["PENDING"] * 100), list[float]()
     with pytest.raises(InputError, match=r"not scored the submission after 10 minutes: run the same command again"):
         hand_in.hand_in(account, submission, "message", again=False, sleep=pauses.append)

@@ -52,7 +52,7 @@ def get(server: AtlasServer, rate: float = 1000, pause: float = 1) -> tuple[Fetc
 
 def behaving(*manners: Manner) -> tuple[AtlasServer, Clock, Fetched[int] | Failure, Downloads]:
     """The server, the time and the outcome if the requests are answered in these manners, and then well."""
-    with serving(lambda _: BODY, lambda _, number: [*manners, "well"][min(number - 1, len(manners))]) as server:  # type: ignore[return-value]
+    with serving(lambda _: BODY, lambda _, number: [*manners, "well"][min(number - 1, len(manners))]) as server:
         result, clock, downloads = get(server)
     return server, clock, result, downloads
 
@@ -103,12 +103,33 @@ def test_a_wish_to_wait_is_followed_slows_down_and_is_no_attempt() -> None:
     assert isinstance(result, Fetched)
     assert server.requests.total() == len(waits) + 1
     assert sum(clock.slept) == pytest.approx(len(waits), abs=0.01)  # Retry-After is 1 s
-    assert downloads.rate == 1000 / http_files.SLOWEST
+    assert downloads.rate == pytest.approx(1000 / http_files.SLOWEST, rel=0.01)
+
+
+def test_connections_that_are_told_at_the_same_time_halve_the_rate_once_and_it_recovers() -> None:
+    with serving(
+        lambda _: BODY, lambda path, number: "busy" if number == 1 and "late" not in path else "well"
+    ) as server:
+        clock, rates = Clock(), list[float]()
+
+        async def run() -> None:
+            async with aiohttp.ClientSession() as session:
+                downloads = Downloads(session, 1e6, 1, clock.sleep, clock.time)
+                addresses = [server.address.format(antibody=row, image="2_A1_1", stain="red") for row in range(4)]
+                await asyncio.gather(*(downloads.get(address, whole) for address in addresses))
+                rates.append(downloads.rate)
+                for _ in range(800):
+                    await downloads.get(server.address.format(antibody=1, image="late", stain="red"), len)
+                rates.append(downloads.rate)
+
+        asyncio.run(run())
+    assert rates == [pytest.approx(5e5, rel=0.01), 1e6]
 
 
 def test_a_server_that_goes_on_refusing_is_left_alone() -> None:
+    busy: Sequence[Manner] = ["busy"] * (REFUSALS + 1)
     with pytest.raises(InputError, match=r"asks to be left alone \(HTTP 429, .*run the same command later"):
-        behaving(*["busy"] * (REFUSALS + 1))
+        behaving(*busy)
 
 
 def test_a_longer_wait_than_an_hour_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

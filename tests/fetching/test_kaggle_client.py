@@ -1,6 +1,7 @@
 """Kaggle's official client against a server on this machine: what it resumes, and what each failure says."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -113,7 +114,7 @@ def test_the_disk_is_asked_before_the_first_byte(
     kaggle: KaggleServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kaggle.archive = ARCHIVE
-    monkeypatch.setattr(kaggle_client.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 5_000_000}))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5_000_000))
     with pytest.raises(InputError, match=r"needs 0\.0 GB more, but only 0\.0 GB are free: make room"):
         download(target)
     assert not target.exists()

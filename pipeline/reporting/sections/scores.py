@@ -12,6 +12,7 @@ from pipeline.core.labels import LABELS
 from pipeline.reporting.blocks import (
     BIAS_NOTE,
     SIMULATED,
+    Block,
     PageSection,
     Pictures,
     Table,
@@ -68,7 +69,7 @@ def score_section(run: FinishedRun) -> PageSection:
     table = score_rows(run)
     picture = panel(lambda axes: draw_intervals(axes, table), 3.6, 0.5 + 0.24 * len(table))
     drawing = to_svg(picture, "Macro-F1 with confidence intervals: out-of-fold, test set, folds and baselines")
-    blocks = [Tiles(tiles, verdict(metrics, sources)), Pictures([drawing], scores_caption(metrics))]
+    blocks: list[Block] = [Tiles(tiles, verdict(metrics, sources)), Pictures([drawing], scores_caption(metrics))]
     return PageSection("score", "Score", [*blocks, *submissions_table(run.submissions)])
 
 
