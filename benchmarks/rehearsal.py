@@ -61,7 +61,7 @@ def prepare(project: Path, profile: Path, train: int, test: int) -> None:
         model["size"] = PACKED
     yaml.dump(settings, project / "params.yaml")
     (project / paths.source(SOURCE)).mkdir(parents=True)
-    for name in ("weights", "autoencoders"):  # dependencies of the stage train
+    for name in ("weights", "autoencoders", "submissions"):  # dependencies of train and report
         (project / name).mkdir()
     write_archive(project / paths.source(SOURCE) / "competition.zip", train, test)
 

@@ -5,13 +5,13 @@ Reads metrics.json, the sources in params.yaml and, if it exists, logs/times.csv
 
 import argparse
 import json
-import subprocess
 from collections.abc import Sequence
 from typing import Any
 
 from pipeline.core import params, paths
 from pipeline.core.entry import read_times
 from pipeline.core.errors import InputError
+from pipeline.core.revision import code_revision
 from pipeline.reporting.blocks import BIAS_NOTE, simulated
 
 NEAR = 0.25
@@ -74,16 +74,6 @@ def of_this_run(times: dict[str, dict[str, float]], settings: params.Params) -> 
     return {stage: {job: took for job, took in jobs.items() if belongs(job)} for stage, jobs in times.items()}
 
 
-def code_revision() -> str:
-    """The commit of the working folder, and whether the code or the parameters have changed since."""
-    try:
-        commit = _git("rev-parse", "--short=12", "HEAD").strip()
-        changed = _git("status", "--porcelain", "--", "pipeline", "params.yaml", "dvc.yaml")
-    except (OSError, subprocess.CalledProcessError):
-        return "not under git"
-    return f"commit {commit}" + (" with changes" if changed else "")
-
-
 def main(arguments: Sequence[str]) -> None:
     """Print the summary."""
     argparse.ArgumentParser(
@@ -125,7 +115,3 @@ def _leakage(grouped_folds: float, image_level_folds: float) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout

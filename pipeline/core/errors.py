@@ -46,8 +46,8 @@ class Problem(NamedTuple):
     what: str
 
 
-def raise_problems(folder: Path, problems: Iterable[Problem]) -> None:
-    """Raise one error that reports all problems; return if there are none.
+def raise_problems(folder: Path, problems: Iterable[Problem], outcome: str = "nothing was written") -> None:
+    """Raise one error that reports all problems, and says what became of it; return if there are none.
 
     Raises:
         InputError: its message counts the problems of each kind and names the first few of each.
@@ -58,7 +58,7 @@ def raise_problems(folder: Path, problems: Iterable[Problem]) -> None:
     if not kinds:
         return
     total = sum(map(len, kinds.values()))
-    lines = [f"{folder}: {total:,} problem{'s' if total > 1 else ''}; nothing was written"]
+    lines = [f"{folder}: {total:,} problem{'s' if total > 1 else ''}; {outcome}"]
     for what, places in kinds.items():
         more = f", and {len(places) - EXAMPLES:,} more" if len(places) > EXAMPLES else ""
         lines.append(f"  {what}\n    {', '.join(places[:EXAMPLES])}{more}")

@@ -17,6 +17,8 @@ METRICS = Path("metrics.json")
 TABLES = Path("tables")
 PLOTS = Path("plots")
 SUBMISSION = Path("submission.csv")
+KAGGLE_SCORES = Path("submissions") / "kaggle-scores.csv"
+"""Kaggle's scores of what was handed in. The folder is in git, because the stage ``report`` depends on it."""
 RESUME = Path(".resume")
 """Saved states from which interrupted stages resume. They are no DVC outputs: DVC deletes those before a stage runs."""
 REPORT = Path("report.html")

@@ -15,7 +15,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.labels import target_matrix
 from pipeline.core.params import Params
 from pipeline.data.fold_table import read_folds
-from pipeline.evaluation import result_files
+from pipeline.evaluation import leaderboard, result_files
 from pipeline.evaluation.result_files import AttentionMaps, Blend
 from pipeline.reporting.blocks import ShownSample
 from pipeline.sources.packed_array import open_images, read_index
@@ -55,6 +55,7 @@ class FinishedRun:
         tables: the content of tables/, by name.
         maps: attention maps of the examples, from the best single model.
         pretraining: the learning curve of each model that was pre-trained without labels, by name; mostly none.
+        submissions: Kaggle's scores of what was handed in, oldest first; mostly none.
     """
 
     params: Params
@@ -68,6 +69,7 @@ class FinishedRun:
     tables: dict[str, pd.DataFrame]
     maps: AttentionMaps
     pretraining: dict[str, pd.DataFrame]
+    submissions: pd.DataFrame
 
     @cached_property
     def truth(self) -> npt.NDArray[np.bool_]:
@@ -110,6 +112,7 @@ def read_finished_run(params: Params) -> FinishedRun:
         tables={name: _read_table(paths.TABLES / f"{name}.csv", "score") for name in TABLES},
         maps=result_files.load_maps(best_model(metrics)),
         pretraining={name: _read_table(paths.pretraining_history(name), "pretrain") for name in params.pretrain.models},
+        submissions=leaderboard.read_scores(),
     )
 
 

@@ -12,6 +12,7 @@ from pipeline.core import paths
 from pipeline.models import checkpoint
 from pipeline.models.provenance import Provenance
 from tests.fixtures.archives import write_files
+from tests.fixtures.kaggle_account import kaggle as kaggle
 from tests.fixtures.models import TINY
 from tests.fixtures.prediction import IDS, SIDE, SIZES, bold, files
 

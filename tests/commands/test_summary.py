@@ -74,12 +74,6 @@ def test_a_summary_before_the_run_says_what_to_do(tmp_path: Path, monkeypatch: p
         summary.main([])
 
 
-def test_a_summary_outside_git_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert summary.code_revision() == "not under git"
-
-
 def called(monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]) -> int | str | None:
     """The exit code of ``python -m pipeline`` with these arguments, in this process."""
     monkeypatch.setattr(sys, "argv", ["pipeline", *arguments])

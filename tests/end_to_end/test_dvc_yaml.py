@@ -10,7 +10,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from pipeline.core import params, stray_files
+from pipeline.core import params, paths, stray_files
 
 FILES = (Path("dvc.yaml"), Path("data/sample/dvc.yaml"))
 ROOT = Path(__file__).parents[2]
@@ -77,6 +77,12 @@ def test_only_score_reads_the_truth_of_the_test_set() -> None:
     }
 
 
+def test_kaggles_scores_make_only_the_report_stale() -> None:
+    reading = {name for name, stage in stages().items() if "submissions" in dependencies(stage)}
+    assert reading == {"report"}
+    assert paths.KAGGLE_SCORES.parent.name == "submissions"
+
+
 def test_another_pre_trained_model_makes_no_encoder_stale() -> None:
     read = {key.removeprefix("pretrain.") for key in stages()["pretrain"]["params"]} - {"data"}
     assert read == set(params.Pretrain.model_fields) - {"models"}
@@ -86,7 +92,14 @@ def test_another_pre_trained_model_makes_no_encoder_stale() -> None:
 def test_pre_training_is_in_the_dag_only_where_a_model_asks_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (".dvcignore", "dvc.yaml", "params.yaml", ".dvc/config", "autoencoders/.gitignore"):
+    for name in (
+        ".dvcignore",
+        "dvc.yaml",
+        "params.yaml",
+        ".dvc/config",
+        "autoencoders/.gitignore",
+        "submissions/.gitignore",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(name, tmp_path / name)
     monkeypatch.chdir(tmp_path)

@@ -36,7 +36,8 @@ class Project:
         shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
         (root / "weights").mkdir()
         (root / "weights/README.md").touch()
-        shutil.copytree(ROOT / "autoencoders", root / "autoencoders")
+        for name in ("autoencoders", "submissions"):
+            shutil.copytree(ROOT / name, root / name)
         self._configure()
         for command in (
             ("init", "--quiet"),

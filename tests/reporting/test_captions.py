@@ -13,7 +13,15 @@ from pipeline.reporting.blocks import Cards, Pictures
 from pipeline.reporting.finished_run import FinishedRun, read_finished_run
 from pipeline.reporting.sections.dataset import duplicates_caption, folds_section, leakage_caption
 from pipeline.reporting.sections.decisions import blend_caption, calibration_caption, choice_caption, confusions_caption
-from pipeline.reporting.sections.scores import pretraining_caption, training_caption, training_section, verdict
+from pipeline.reporting.sections.scores import (
+    pretraining_caption,
+    score_section,
+    submissions_caption,
+    submissions_table,
+    training_caption,
+    training_section,
+    verdict,
+)
 from tests.fixtures.runs import write_run
 
 COMMITTED = Path("params.yaml").resolve()
@@ -60,6 +68,52 @@ def test_the_verdict_says_whether_the_test_score_was_foretold(test: float, expec
     assert "The models averaged over all folds score 0.650." in text
     assert "over the 20 labels that occur, macro-F1 is 0.500" in text
     assert "simulated" not in text
+
+
+HANDED_IN = {
+    "submission": 1,
+    "time": "2024-05-01 10:00",
+    "commit": "0123456789ab",
+    "message": "cbam-384 + forest; cross-validated macro-F1 0.400",
+    "macro_f1": 0.4,
+    "macro_f1_low": 0.35,
+    "macro_f1_high": 0.45,
+    "samples": 90,
+    "public": 0.5,
+}
+
+
+@pytest.mark.parametrize(
+    ("private", "expected"),
+    [
+        (
+            0.41,
+            "private score of the last submission, 0.410, is within the interval that cross-validation had given",
+        ),
+        (0.34, "private score of the last submission, 0.340, is below the interval"),
+        (0.46, "private score of the last submission, 0.460, is above the interval"),
+        (float("nan"), "public score of the last submission, 0.500, is above the interval"),
+    ],
+)
+def test_kaggles_scores_stand_beside_what_was_foretold(private: float, expected: str) -> None:
+    table = pd.DataFrame([HANDED_IN | {"private": 0.1}, HANDED_IN | {"time": "2024-05-02 10:00", "private": private}])
+    assert expected in submissions_caption(table)
+    (shown,) = submissions_table(table)
+    assert [cell.text for cell in shown.rows[0]] == [
+        *("2024-05-02 10:00", "0123456789ab", "0.400", "0.350 to 0.450", "0.50000"),
+        f"{private:.5f}" if private == private else "n/a",
+        "cbam-384 + forest",
+    ]
+    assert shown.rows[1][5].text == "0.10000"
+
+
+def test_without_submissions_the_report_has_no_such_table(run: FinishedRun) -> None:
+    assert submissions_table(run.submissions) == []
+    table = pd.DataFrame([HANDED_IN | {"public": float("nan"), "private": float("nan")}])
+    assert "Kaggle shows no score of the last submission." in submissions_caption(table)
+    shown = score_section(dataclasses.replace(run, submissions=table)).blocks
+    assert shown[:2] == score_section(run).blocks
+    assert len(shown) == 3
 
 
 def test_the_verdict_admits_a_score_that_shows_nothing_and_that_samples_are_simulated() -> None:

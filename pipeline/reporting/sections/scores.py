@@ -12,6 +12,7 @@ from pipeline.core.labels import LABELS
 from pipeline.reporting.blocks import (
     BIAS_NOTE,
     SIMULATED,
+    Block,
     PageSection,
     Pictures,
     Table,
@@ -35,6 +36,7 @@ BASELINES = {
 """Baselines that use no image, and their names."""
 
 COLUMNS = ("label", "positives", "groups", "precision", "recall", "F1", "interval", "threshold", "average precision")
+SUBMISSION_COLUMNS = ("handed in (UTC)", "commit", "cross-validated", "interval", "public", "private", "models")
 FEW = 10
 """Positives below which the F1 of a label is unreliable."""
 
@@ -67,8 +69,45 @@ def score_section(run: FinishedRun) -> PageSection:
     table = score_rows(run)
     picture = panel(lambda axes: draw_intervals(axes, table), 3.6, 0.5 + 0.24 * len(table))
     drawing = to_svg(picture, "Macro-F1 with confidence intervals: out-of-fold, test set, folds and baselines")
-    return PageSection(
-        "score", "Score", [Tiles(tiles, verdict(metrics, sources)), Pictures([drawing], scores_caption(metrics))]
+    blocks: list[Block] = [Tiles(tiles, verdict(metrics, sources)), Pictures([drawing], scores_caption(metrics))]
+    return PageSection("score", "Score", [*blocks, *submissions_table(run.submissions)])
+
+
+def submissions_table(submissions: pd.DataFrame) -> list[Table]:
+    """Kaggle's scores of what was handed in beside those of cross-validation; nothing if nothing was handed in."""
+    if submissions.empty:
+        return []
+    rows = [
+        [
+            TableCell(row["time"]),
+            TableCell(row["commit"]),
+            *number_cells([row["macro_f1"]]),
+            TableCell(format_interval(row["macro_f1_low"], row["macro_f1_high"]), row["macro_f1_high"]),
+            *number_cells([row["public"], row["private"]], decimals=5),
+            TableCell(row["message"].partition(";")[0]),
+        ]
+        for row in submissions[::-1].to_dict("records")
+    ]
+    return [Table(SUBMISSION_COLUMNS, rows, submissions_caption(submissions))]
+
+
+def submissions_caption(submissions: pd.DataFrame) -> str:
+    """Whether cross-validation had foretold Kaggle's score of the last submission."""
+    last = submissions.iloc[-1]
+    shown = [name for name in ("private", "public") if not np.isnan(last[name])]
+    if not shown:
+        verdict = "Kaggle shows no score of the last submission."
+    else:
+        score, low, high = last[shown[0]], last["macro_f1_low"], last["macro_f1_high"]
+        side = "within" if low <= score <= high else "above" if score > high else "below"
+        verdict = (
+            f"The {shown[0]} score of the last submission, {format_score(score)}, is {side} the interval that "
+            f"cross-validation had given, {format_interval(low, high)}."
+        )
+    return (
+        f"Submissions to Kaggle, the latest first, with the cross-validated macro-F1 of the run then. {verdict} "
+        "Submissions are of models averaged over all folds, which tend to score higher than the single-fold models of "
+        "cross-validation, and the test images are not a random part of the same images."
     )
 
 

@@ -1,0 +1,116 @@
+"""Fetch the competition's archive into a source, and check it before it gets its name."""
+
+import shutil
+import time
+import zipfile
+import zlib
+from pathlib import Path
+
+from pipeline.core.errors import InputError, Problem, raise_problems
+from pipeline.core.labels import CHANNELS
+from pipeline.core.paths import RESUME
+from pipeline.core.progress import say, track
+from pipeline.fetching.kaggle_client import KaggleAccount
+from pipeline.sources.archive import PREFERRED, Archive, open_archive
+from pipeline.sources.packing import ENDINGS
+from pipeline.sources.samples import TEST, TRAIN, list_samples
+from pipeline.sources.zips import is_zip
+
+CHUNK = 2**20
+
+
+def fetch(folder: Path, competition: str) -> str:
+    """Fetch the archive, unless the folder has a competition already, which is then checked instead.
+
+    Args:
+        folder: the source's folder.
+        competition: Kaggle's name of the competition.
+
+    Returns:
+        What the folder has now.
+
+    Raises:
+        InputError: the archive cannot be fetched, or it or what is in the folder is not a whole competition.
+    """
+    if placed := competition_files(folder):
+        say(f"{folder} has files already, which are checked instead of fetching others")
+        found = checked(
+            folder,
+            [path for path in placed if is_zip(path)],
+            "nothing was fetched: move the files away, or fetch into another folder (--source)",
+        )
+        return f"{folder}: {found}, as it was"
+    waiting = folder / RESUME.name
+    archive = waiting / PREFERRED
+    KaggleAccount(competition).download(archive, time.sleep)
+    try:
+        found = checked(
+            waiting, [archive], "the archive was removed: run the same command again, which fetches it anew"
+        )
+    except InputError:
+        archive.unlink()
+        raise
+    if (folder / PREFERRED).exists():
+        raise InputError(f"{folder / PREFERRED} has appeared meanwhile: the archive that was fetched is {archive}")
+    archive.rename(folder / PREFERRED)
+    shutil.rmtree(waiting)
+    return f"{folder / PREFERRED}: {found}"
+
+
+def competition_files(folder: Path) -> list[Path]:
+    """What the folder has of a competition: zips, folders and tables that come with the archive."""
+    visible = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    return [path for path in visible if path.is_dir() or is_zip(path) or path.name.lower() in (TRAIN, TEST)]
+
+
+def checked(folder: Path, archives: list[Path], outcome: str) -> str:
+    """Check every member of the zips by its CRC-32, and that each id of the tables has its four images.
+
+    Returns:
+        The numbers of samples.
+
+    Raises:
+        InputError: something is damaged or missing; the message ends with ``outcome``.
+    """
+    raise_problems(folder, [problem for path in archives for problem in damaged(path)], outcome)
+    with open_archive(folder) as archive:
+        samples, problems = list_samples(archive)
+        problems += missing(archive, samples["id"].tolist())
+    raise_problems(folder, problems, outcome)
+    counts = samples["split"].value_counts()
+    return f"{counts.get('train', 0):,} training and {counts.get('test', 0):,} test samples, complete and undamaged"
+
+
+def damaged(path: Path) -> list[Problem]:
+    """The members of a zip whose content does not have their CRC-32."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [
+                Problem(info.filename, f"files of {path.name} are damaged")
+                for info in track(archive.infolist(), "checking", unit="files")
+                if not _intact(archive, info)
+            ]
+    except (zipfile.BadZipFile, OSError) as error:
+        return [Problem(path.name, f"not a complete zip archive ({error})")]
+
+
+def missing(archive: Archive, ids: list[str]) -> list[Problem]:
+    """The images that samples lack."""
+    names = {*archive.members, *archive.spelled}
+    lacking = [
+        f"{id_}_{channel}"
+        for id_ in ids
+        for channel in CHANNELS
+        if not any(f"{id_}_{channel}{ending}" in names for ending in ENDINGS)
+    ]
+    return [Problem(name, f"images are missing of {len(ids):,} samples") for name in lacking]
+
+
+def _intact(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    try:
+        with archive.open(info) as member:
+            while member.read(CHUNK):
+                pass
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError):
+        return False
+    return True
