@@ -11,6 +11,7 @@ COMMANDS = {
     "summary": "print the scores of the finished run, with intervals and baselines",
     "compare": "is one run better than another? Paired comparison of two folders or git revisions",
     "predict": "predict the locations in new images with trained models",
+    "correct-test-leak": "write a second submission, with the labels of test images that a further source shows too",
     "train-parallel": "train the stale models and folds side by side on Ray, one per GPU",
     "search": "search for a model's parameters; a fold that no trial saw judges the winner",
     "train-weights": "train weights on simulated fields, to start from (make weights)",
@@ -21,7 +22,7 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command given on the command line."""
-    listing = "\n".join(f"  {name:<16}{text}" for name, text in COMMANDS.items())
+    listing = "\n".join(f"  {name:<18}{text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="python -m pipeline",
         description="Protein localisation from fluorescence images. `dvc repro` runs the pipeline; these commands "

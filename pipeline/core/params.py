@@ -77,6 +77,11 @@ class Data(Section):
         min_length=1,
         description="Folders in data/. The first one contains the test set; the others add training samples.",
     )
+    draws: dict[Name, Positive] = Field(
+        description="Times that an epoch shows a sample of a source, on average, by source; those of sources that are "
+        "not named here are shown once. 0.25 shows a fourth of them, another one in each epoch. Read by models of kind "
+        "network."
+    )
 
 
 class Simulation(Section):
@@ -232,6 +237,8 @@ class Params(Section):
         for name in self.data.sources:
             if name.lower() in OUTPUTS:
                 raise ValueError(f"data.sources: data/{name} is written by the pipeline: choose another name")
+        if unknown := [name for name in self.data.draws if name not in self.data.sources]:
+            raise ValueError(f"data.draws: {', '.join(unknown)}: not among data.sources")
         return self
 
     @model_validator(mode="after")
