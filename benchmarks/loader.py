@@ -111,7 +111,7 @@ def main(samples: int, size: int, rounds: int) -> dict[str, float]:
         random = Samples(table, arrays, size, augmentation=augmentation)
 
         def augmented(workers: int) -> Iterable[object]:
-            return training_batches(random, batch_size, workers, params.Repeat(below=0, most=1))[0]
+            return training_batches(random, batch_size, workers, params.Repeat(below=0, most=1), {})[0]
 
         seconds = measure(
             {

@@ -37,7 +37,7 @@ def memory_over_an_epoch(samples: int, workers: int) -> Iterator[float]:
     table = pd.DataFrame({"source": "noise", "row": np.arange(samples), "target": "0"})
     noise = np.random.default_rng(0).integers(0, 256, (samples, SIDE, SIDE, 4), dtype=np.uint8)
     random = Samples(table, {"noise": noise}, SIDE, augmentation=Augmentation(recipe.augment, SIDE))
-    loader, _ = training_batches(random, BATCH, workers, recipe.repeat)
+    loader, _ = training_batches(random, BATCH, workers, recipe.repeat, {})
     for number, _ in enumerate(loader, start=1):
         if number % (len(loader) // PARTS) == 0:
             yield private_memory_mb()

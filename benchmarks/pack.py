@@ -27,8 +27,9 @@ from pipeline.core.labels import CHANNELS
 from pipeline.simulation.competition import plan
 from pipeline.simulation.render import render
 from pipeline.sources.archive import Archive, open_archive
-from pipeline.sources.packing import in_threads, pack
+from pipeline.sources.packing import pack
 from pipeline.sources.samples import list_samples
+from pipeline.sources.threads import in_threads
 
 AS_KAGGLE = [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_ALL_FILTERS]
 """zlib's default level and the best filter of each line; the simulator's faster encoding also decodes faster."""

@@ -175,9 +175,8 @@ def judge(
                 last[:] = [predicted]
 
             states = SavedStates(KEPT / "states", run)
-            model, _ = train_model(
-                recipe, folds[~out], folds[out], images, params.load().machine, keep, states, job=f"fold {fold}"
-            )
+            machine, job = params.load().machine, f"fold {fold}"
+            model, _ = train_model(recipe, folds[~out], folds[out], images, machine, keep, states, {}, job=job)
             kept = {"held_out": last[0]} | ({} if real is None else {"real": predict(model, recipe, real)})
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, **kept)  # type: ignore[arg-type]

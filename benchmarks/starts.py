@@ -102,7 +102,7 @@ def train(
     untrained = [evaluated.batch([(0, position, 0) for position in range(len(evaluated))])]
     before = Epoch(images_per_second=0, data_wait=0, memory_gb=0, epoch=-1, learning_rate=0, train_loss=0)
     on_epoch(before, probabilities(network.to(hardware.device()).eval(), untrained, precision=recipe.precision))
-    return fit(network, training, evaluated, recipe, machine, on_epoch, SavedStates(states, "run")), rows
+    return fit(network, training, evaluated, recipe, machine, on_epoch, SavedStates(states, "run"), {}), rows
 
 
 def main(sample: params.Simulation, base: params.NetworkModel, epochs: int, seeds: int) -> pd.DataFrame:

@@ -93,7 +93,7 @@ def measure(recipe: params.NetworkModel, machine: params.Machine, steps: int, si
 
         recipe = recipe.model_copy(update={"epochs": rounds + 1, "evaluate_every": 1})
         held_out = Samples(pd.DataFrame({"source": ["noise"], "row": 0, "target": "0"}), training.images, recipe.size)
-        fit(Network(recipe), training, held_out, recipe, machine, on_epoch, SavedStates(Path(name) / "job", "run"))
+        fit(Network(recipe), training, held_out, recipe, machine, on_epoch, SavedStates(Path(name) / "job", "run"), {})
     return seconds
 
 

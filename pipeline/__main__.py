@@ -13,6 +13,7 @@ COMMANDS = {
     "predict": "predict the locations in new images with trained models",
     "fetch": "fetch the competition from Kaggle, or images and labels of the Human Protein Atlas",
     "submit-to-kaggle": "check submission.csv, hand it in, and print its scores",
+    "correct-test-leak": "write a second submission, with the labels of test images that a further source shows too",
     "train-parallel": "train the stale models and folds side by side on Ray, one per GPU",
     "search": "search for a model's parameters; a fold that no trial saw judges the winner",
     "train-weights": "train weights on simulated fields, to start from (make weights)",

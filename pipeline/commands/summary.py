@@ -46,6 +46,8 @@ def describe(metrics: dict[str, Any], sources: Sequence[str]) -> str:
             ("test", f"{_score(metrics['test'], metrics)} {kind}samples, models of all folds)"),
         ]
         scores += [metrics["test_as_held_out"], metrics["test"]]
+    if "test_leak" in metrics:
+        rows.append(("test leak", _leak(**metrics["test_leak"])))
     if any(_near_lower_end(score) for score in scores):
         rows.append(("intervals", BIAS_NOTE))
     return "\n".join(f"{name:<19}{text}" for name, text in rows)
@@ -110,6 +112,13 @@ def _leakage(grouped_folds: float, image_level_folds: float) -> str:
     return (
         f"copying the labels of the sample with the most similar brightness scores {grouped_folds:.3f} with these "
         f"folds, {image_level_folds:.3f} with image-level folds"
+    )
+
+
+def _leak(samples: int, of: int) -> str:
+    return (
+        f"{samples:,} of {of:,} test samples also stand in a further source, with labels ({paths.TEST_LEAK}): the "
+        "models have been trained on them, so test scores are optimistic"
     )
 
 

@@ -4,6 +4,7 @@ No key has a default in code: every value is in params.yaml, where DVC tracks it
 change a result.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,21 +41,20 @@ from pipeline.core.model_params import (
     Seed,
     Share,
 )
+from pipeline.core.pack_params import LONGEST_NAME, ChannelScaling, Name, Pack, Percentile
 from pipeline.core.pretrain_params import Pretrain, Reconstructing, encoder_section, load_encoder
 from pipeline.core.search_params import Dimension, Kind, Objective, Pruner, Range, Search, Value
 from pipeline.core.section_files import read_sections
 
 __all__ = [
-    "BY_STAGE", "KINDS", "Asymmetric", "Augment", "BackboneModel", "Blending", "Calibrating", "ClassicalModel",
-    "Data", "Dimension", "Ensemble", "Focal", "Folds", "FrozenModel", "Kind", "LossName", "Machine", "Model",
-    "NetworkModel", "Objective", "Pack", "Params", "Policy", "Precision", "Pretrain", "Pruner", "Range",
-    "Reconstructing", "Repeat", "Score", "Search", "Section", "Simulation", "Tta", "Value", "View", "WeightsProfile",
-    "complete_models", "encoder_section", "load", "load_encoder", "load_model", "load_weights_profile", "parse_model",
+    "BY_STAGE", "KINDS", "Asymmetric", "Augment", "BackboneModel", "Blending", "Calibrating", "ChannelScaling",
+    "ClassicalModel", "Data", "Dimension", "Ensemble", "Focal", "Folds", "FrozenModel", "Kind", "LossName", "Machine",
+    "Model", "NetworkModel", "Objective", "Pack", "Params", "Percentile", "Policy", "Precision", "Pretrain", "Pruner",
+    "Range", "Reconstructing", "Repeat", "Score", "Search", "Section", "Simulation", "Tta", "Value", "View",
+    "WeightsProfile", "complete_models", "encoder_section", "load", "load_encoder", "load_model",
+    "load_weights_profile", "parse_model",
 ]  # fmt: skip
 
-LONGEST_NAME = 100
-"""Names of files may have 255 bytes, and names of models and sources are parts of them."""
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=LONGEST_NAME)]
 """Without dots, at which DVC splits ``models.NAME``."""
 OUTPUTS = tuple(
@@ -77,6 +77,11 @@ class Data(Section):
         min_length=1,
         description="Folders in data/. The first one contains the test set; the others add training samples.",
     )
+    draws: dict[Name, Positive] = Field(
+        description="Times that an epoch shows a sample of a source, on average, by source; those of sources that are "
+        "not named here are shown once. 0.25 shows a fourth of them, another one in each epoch. Read by models of kind "
+        "network."
+    )
 
 
 class Simulation(Section):
@@ -91,12 +96,6 @@ class Simulation(Section):
     test_exposure: Positive = Field(
         description="Brightness of test images relative to training images (0.75 in the real competition)."
     )
-
-
-class Pack(Section):
-    """The packed array."""
-
-    size: int = Field(ge=32, description="Side of the packed images (pixels); images of other sizes are resized.")
 
 
 class Folds(Section):
@@ -232,6 +231,14 @@ class Params(Section):
         for name in self.data.sources:
             if name.lower() in OUTPUTS:
                 raise ValueError(f"data.sources: data/{name} is written by the pipeline: choose another name")
+        by_source: dict[str, Mapping[str, object]] = {
+            "data.draws": self.data.draws,
+            "pack.scaling": self.pack.scaling,
+            "pack.planes": self.pack.planes,
+        }
+        for section, settings in by_source.items():
+            if unknown := [name for name in settings if name not in self.data.sources]:
+                raise ValueError(f"{section}: {', '.join(unknown)}: not among data.sources")
         return self
 
     @model_validator(mode="after")

@@ -15,10 +15,14 @@ FOLDS_AUDIT = DATA / "folds-audit.json"
 BLEND = Path("blend")
 METRICS = Path("metrics.json")
 TABLES = Path("tables")
+TEST_LEAK = TABLES / "test-leak.csv"
+"""Test samples that a further source shows too, with its labels."""
 PLOTS = Path("plots")
 SUBMISSION = Path("submission.csv")
 KAGGLE_SCORES = Path("submissions") / "kaggle-scores.csv"
 """Kaggle's scores of what was handed in. The folder is in git, because the stage ``report`` depends on it."""
+LEAK_CORRECTED = Path("submission-leak-corrected.csv")
+"""A submission that uses these labels. Not a DVC output, and nothing reads it."""
 RESUME = Path(".resume")
 """Saved states from which interrupted stages resume. They are no DVC outputs: DVC deletes those before a stage runs."""
 REPORT = Path("report.html")

@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.core.errors import InputError
 from pipeline.core.model_params import KINDS, Section
+from pipeline.core.pack_params import TAG
 from pipeline.core.search_params import RANGE, Range
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -117,6 +118,7 @@ def _locate(root: type[Section], loc: tuple[int | str, ...]) -> tuple[type[BaseM
     elif loc[:2] == ("search", "space") and len(loc) > 4:
         tag = path.pop(4)  # the same: it tells a range from a list of choices
         return (Range if tag == RANGE else root), kind, path
+    path = [part for part in path if not str(part).startswith(TAG)]
     for part in path[2:] if section is not root else path:
         field = section.model_fields.get(str(part))
         if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

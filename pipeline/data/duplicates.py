@@ -17,6 +17,8 @@ CANDIDATES = 2_000_000
 """Number of pairs compared at a time, which bounds the memory."""
 FEW = 50
 """A chain of up to this many duplicates is accepted in any data set, however small."""
+ATLAS_PREFIXES = ("HPA", "CAB")
+"""Of the names of antibodies that the Human Protein Atlas has made, and of those that it has bought."""
 
 SAMPLE_COLUMNS = ["id", "source", "split", "target"]
 COLUMNS = [f"{column}_{side}" for side in "ab" for column in SAMPLE_COLUMNS] + ["kind", "distance", "labels"]
@@ -122,6 +124,27 @@ def join_groups(groups: npt.NDArray[np.str_], pairs: Positions) -> npt.NDArray[n
     _, first = np.unique(component, return_index=True)
     joined: npt.NDArray[np.str_] = names[first[component]][membership]
     return joined
+
+
+def antibody_pairs(groups: npt.NDArray[np.str_]) -> Positions:
+    """Link the two ways to write an antibody of the Human Protein Atlas: 10580, as in ids of images, and HPA010580.
+
+    Args:
+        groups: (N,) str, the group of each sample.
+
+    Returns:
+        (P, 2): for each antibody that is written in both ways, the positions of a sample of each.
+    """
+    names, first = np.unique(groups, return_index=True)
+    positions = dict(zip(names.tolist(), first.tolist(), strict=True))
+    pairs = [
+        (position, positions[other])
+        for name, position in positions.items()
+        if name.isascii() and name.isdigit()
+        for other in (f"{prefix}{int(name):06}" for prefix in ATLAS_PREFIXES)
+        if other in positions
+    ]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
 def _candidates(band: npt.NDArray[np.uint16]) -> Iterator[tuple[Positions, Positions]]:

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.core import params
+from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS, target_matrix
-from pipeline.data.sampler import Draw, Draws, repeat_factors
+from pipeline.data.sampler import Draw, Draws, repeat_factors, source_factors
 from pipeline.sources.images import shrink_quickly
 
 Image = npt.NDArray[np.uint8]
@@ -146,7 +147,12 @@ class Batches:
 
 
 def training_batches(
-    samples: Samples, batch_size: int, workers: int, repeat: params.Repeat, share: tuple[int, int] = (0, 1)
+    samples: Samples,
+    batch_size: int,
+    workers: int,
+    repeat: params.Repeat,
+    by_source: Mapping[str, float],
+    share: tuple[int, int] = (0, 1),
 ) -> tuple[Batches, Draws]:
     """Shuffled batches without the incomplete last one; set ``draws.epoch`` and ``draws.begin`` before each epoch.
 
@@ -155,10 +161,20 @@ def training_batches(
         batch_size: batch size over all processes, a multiple of their number.
         workers: loader processes; 0 loads in this process.
         repeat: oversampling of rare labels.
+        by_source: times that an epoch shows a sample, by source; once where a source is not named. Multiplied with the
+            factor of a rare label.
         share: rank of this process, and world size.
+
+    Raises:
+        InputError: an epoch would show no sample.
     """
     factors = repeat_factors(samples.targets.numpy() > 0, repeat.below, repeat.most)
+    factors *= source_factors(samples.sources, by_source)
     draws = Draws(factors, batch_size // share[1], shuffle_seed=samples.seed, drop_last=True, share=share)
+    if not draws.samples:
+        raise InputError(
+            f"data.draws: an epoch would show none of the {len(samples):,} samples: raise it in params.yaml"
+        )
     return Batches(samples, draws, workers), draws
 
 

@@ -1,7 +1,7 @@
 """Sampling of batches, shuffled or in order, with optional oversampling of rare labels."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ class Draws(Sampler[list[Draw]]):
     ``begin`` is the number of batches to skip at the start of the epoch; they are not loaded.
 
     Args:
-        factors: (N,) how often an epoch shows each sample, on average.
+        factors: (N,) how often an epoch shows each sample, on average; above 0.
         batch_size: number of samples in a batch.
         shuffle_seed: None for the table's order.
         drop_last: drop the incomplete last batch unless it is the only one; batch norm needs more than one sample.
@@ -48,7 +48,12 @@ class Draws(Sampler[list[Draw]]):
             positions = order
         else:
             random = np.random.default_rng((self.shuffle_seed, self.epoch))
-            positions = draw(self.factors, random.integers(2**20) / 2**20)
+            offset = random.integers(2**20) / 2**20
+            if self.factors.min() < 1:  # in the table's order, a sample would always be drawn with the same others
+                shuffled = random.permutation(len(self.factors))
+                positions = np.sort(shuffled[draw(self.factors[shuffled], offset)])
+            else:
+                positions = draw(self.factors, offset)
             order = random.permutation(self.samples)
         before = np.arange(self.samples) - np.searchsorted(positions, positions)
         order = order[self.share[0] :: self.share[1]]
@@ -85,14 +90,28 @@ def repeat_factors(targets: npt.NDArray[np.bool_], below: float, most: float) ->
     return factors
 
 
+def source_factors(sources: npt.NDArray[np.str_], draws: Mapping[str, float]) -> npt.NDArray[np.float64]:
+    """How often an epoch shows each sample, on average, by its source alone.
+
+    Args:
+        sources: (N,) the source of each sample.
+        draws: times that an epoch shows a sample, by source; those of other sources are shown once.
+
+    Returns:
+        (N,).
+    """
+    return np.array([draws.get(source, 1.0) for source in sources.tolist()], dtype=np.float64)
+
+
 def draw(factors: npt.NDArray[np.float64], offset: float) -> npt.NDArray[np.int64]:
     """Draw positions by systematic sampling: each as often as its factor, rounded up or down.
 
     The cumulative sum of the factors is sampled at ``offset``, ``offset + 1``, and so on. The number of draws is
-    therefore the same in every epoch, and a factor of 2.5 gives 2 draws in some epochs and 3 in others.
+    therefore the same in every epoch, and a factor of 2.5 gives 2 draws in some epochs and 3 in others. Of samples with
+    a factor of 0.25, each fourth one in their order is drawn.
 
     Args:
-        factors: (N,), at least 1.
+        factors: (N,), above 0.
         offset: in [0, 1), a multiple of 2 ** -20, so that adding integers to it is exact.
 
     Returns:

@@ -12,7 +12,7 @@ from pipeline.core.paths import RESUME
 from pipeline.core.progress import say, track
 from pipeline.fetching.kaggle_client import KaggleAccount
 from pipeline.sources.archive import PREFERRED, Archive, open_archive
-from pipeline.sources.packing import ENDINGS
+from pipeline.sources.file_names import ENDINGS
 from pipeline.sources.samples import TEST, TRAIN, list_samples
 from pipeline.sources.zips import is_zip
 

@@ -14,8 +14,10 @@ from pipeline.core.labels import CHANNELS
 from pipeline.core.progress import track
 from pipeline.sources import zips
 from pipeline.sources.archive import Archive, Loose, Member, open_archive, spellings
+from pipeline.sources.file_names import ENDINGS
 from pipeline.sources.images import Image, decode_composite, fit
-from pipeline.sources.packing import ENDINGS, in_threads, read_file, read_stain, size_problems
+from pipeline.sources.packing import read_file, read_stain, size_problems
+from pipeline.sources.threads import in_threads
 
 COMPOSITE_STAINS = ("green", "blue", "red")
 """The stains that an RGB composite shows."""

@@ -149,7 +149,17 @@ class Experiment:
             images = {source: open_images(source) for source in self.folds["source"].unique()}
             job = f"{file.parent.name}, {file.stem}"
             recipe = from_encoder(recipe, self.settings.search.model)
-            train_model(recipe, rest, held_out, images, self.settings.machine, on_scores, states, job=job)
+            train_model(
+                recipe,
+                rest,
+                held_out,
+                images,
+                self.settings.machine,
+                on_scores,
+                states,
+                self.settings.data.draws,
+                job=job,
+            )
             write_arrays(file, {"ids": held_out["id"].to_numpy(dtype=np.str_), "probabilities": last[0]})
         states.remove_job()
 
@@ -198,6 +208,7 @@ def _identity(settings: params.Params, folds: pd.DataFrame) -> str:
         {kind: base.model_dump(mode="json") for kind, base in bases.items()},
         computed,
         shapes,
+        sorted(settings.data.draws.items()),
         code_digest.of_module("pipeline.search.trials"),
     ]
     files = [paths.FOLDS, *(paths.packed_index(source) for source in sources)]

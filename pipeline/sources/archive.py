@@ -32,7 +32,7 @@ class Loose(NamedTuple):
     """Path inside the source's folder."""
     path: Path
 
-    def read(self) -> bytes:
+    def read(self, limit: int = zips.MAX_BYTES) -> bytes:
         """Read the file.
 
         Raises:
@@ -42,11 +42,11 @@ class Loose(NamedTuple):
             if not stat.S_ISREG(self.path.stat().st_mode):
                 raise InputError("not a regular file: remove it")  # reading a pipe could block forever
             with self.path.open("rb") as file:
-                data = file.read(zips.MAX_BYTES + 1)
+                data = file.read(limit + 1)
         except OSError as error:
             raise InputError(f"cannot be read ({error.strerror}): copy it again") from None
-        if len(data) > zips.MAX_BYTES:
-            raise InputError(f"larger than {zips.MAX_BYTES >> 20} MiB, unlike any file of a competition: remove it")
+        if len(data) > limit:
+            raise InputError(f"larger than {limit >> 20} MiB, unlike any file of a competition: remove it")
         return data
 
     def stamp(self) -> str:

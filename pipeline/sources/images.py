@@ -1,15 +1,17 @@
 """Image operations with OpenCV: decode and encode files, resize, transform, compute statistics."""
 
 import struct
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.core.errors import InputError
-from pipeline.sources import png, tiff
+from pipeline.sources import png, tiff, tiff_planes
 
 Image = npt.NDArray[np.uint8]
+DeepImage = npt.NDArray[np.uint16]
 
 MAX_SIDE = 4096
 """Maximum side in pixels, which bounds the memory; the atlas's largest images have 3072."""
@@ -20,12 +22,19 @@ MAX_SCANS = 64
 VERSION = str(cv2.__version__)
 """OpenCV's version; other versions may decode or round differently."""
 
+NOT_DEEP = (
+    "though pack.scaling of params.yaml names this source: all its images must have 16 bits; remove it there, or "
+    "convert them"
+)
+"""Part of a message on files of a source whose images have 16 bits."""
+
 _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _JPEG_SCAN = b"\xff\xda"
 
 # Pixels as they are stored: an orientation tag in one of four files would turn it against its companions.
 _GRAY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
 _COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_DEEP = _GRAY | cv2.IMREAD_ANYDEPTH
 
 _FEW_PIXELS = 2**16
 """Up to this number of pixels, building a joint table takes longer than it saves (measured)."""
@@ -64,6 +73,55 @@ def decode(data: bytes, channel: str) -> Image:
     raise InputError(
         "neither a PNG, a TIFF nor a JPEG file (nor is BigTIFF read): download it again, or save it as one of these"
     )
+
+
+def decode_deep(data: bytes) -> DeepImage:
+    """Decode one stain of a sample that is stored with 16 bits per pixel: a grayscale PNG or TIFF.
+
+    Returns:
+        (S, S) uint16, the values as they are stored.
+
+    Raises:
+        InputError: the data is not such an image, or is incomplete; the message does not name the file.
+    """
+    if data.startswith(png.SIGNATURE):
+        _check_gray_png(png.read_header(data), 16)
+        list(png.chunks(data))
+    elif data[:4] in tiff.SIGNATURES:
+        header = tiff.read_header(data)
+        _check_gray_tiff(header, 16)
+        data = tiff.as_stored(data, header)
+    else:
+        raise InputError(f"neither a PNG nor a TIFF file, {NOT_DEEP}")
+    return _decode_deep(data)
+
+
+def decode_planes(data: bytes, planes: int, *, deep: bool) -> list[Image] | list[DeepImage]:
+    """Decode a TIFF that has all channels of a sample, as pages or as planes of one page.
+
+    Args:
+        data: the file's bytes.
+        planes: number of channels.
+        deep: whether the values have 16 bits, and not 8.
+
+    Returns:
+        The channels in the order of the file, each (S, S) uint16 or uint8.
+
+    Raises:
+        InputError: the data is not such an image, or is incomplete; the message does not name the file.
+    """
+    if data[:4] not in tiff.SIGNATURES:
+        raise InputError("not a TIFF file (nor is BigTIFF read), though pack.planes of params.yaml names this source")
+    found = tiff_planes.split(data, planes)
+    _check_depth("TIFF", found.depth, 16 if deep else 8)
+    _check_size(found.width, found.height)
+    images: list[Any] = [_decode_deep(file) if deep else _decode(file, _GRAY) for file in found.files]
+    if found.interleaved:
+        pixels = images[0].reshape(found.height, found.width, planes)
+        if found.differences:
+            pixels = np.cumsum(pixels, axis=1, dtype=pixels.dtype)
+        images = [np.ascontiguousarray(pixels[..., plane]) for plane in range(planes)]
+    return images
 
 
 def decode_composite(data: bytes) -> dict[str, Image]:
@@ -193,38 +251,59 @@ def add(image: Image, noise: Image, share: float, into: Image | None = None) -> 
 
 def _checked_png(data: bytes) -> bytes:
     """Check a PNG; return it, or the same image in a form that OpenCV decodes faster."""
-    header = _png_header(data)
-    if header.colour != 0:
-        raise InputError("a colour PNG instead of a grayscale one: save the stain's channel as grayscale")
-    _check_size(header.width, header.height)
+    header = png.read_header(data)
+    _check_gray_png(header, 8)
     return png.stored(data, header, list(png.chunks(data)))
 
 
+def _check_gray_png(header: png.Header, depth: int) -> None:
+    _check_depth("PNG", header.depth, depth)
+    if header.colour != 0:
+        raise InputError("a colour PNG instead of a grayscale one: save the stain's channel as grayscale")
+    _check_size(header.width, header.height)
+
+
 def _check_colour_png(data: bytes) -> None:
-    header = _png_header(data)
+    header = png.read_header(data)
+    if header.depth != 8:
+        raise InputError(f"a PNG with {header.depth} bits per pixel instead of 8: convert it, with a suitable scale")
     if header.colour in png.NOT_RGB:
         raise InputError("a PNG with a palette or transparency: save it as RGB")
     _check_size(header.width, header.height)
     list(png.chunks(data))
 
 
-def _png_header(data: bytes) -> png.Header:
-    header = png.read_header(data)
-    if header.depth != 8:
-        raise InputError(f"a PNG with {header.depth} bits per pixel instead of 8: convert it, with a suitable scale")
-    return header
-
-
 def _checked_tiff(data: bytes) -> bytes:
     header = tiff.read_header(data)
+    _check_gray_tiff(header, 8)
+    return tiff.as_stored(data, header)
+
+
+def _check_gray_tiff(header: tiff.FirstPage, depth: int) -> None:
     if header.pages:
-        raise InputError("a TIFF with several pages: save each stain as a file of its own, such as ID_green.tif")
+        raise InputError(
+            "a TIFF with several pages: save each stain as a file of its own, such as ID_green.tif; if the pages are "
+            "the channels of a sample, name the file ID.tif and list them in pack.planes of params.yaml"
+        )
     if not header.grayscale:
         raise InputError("a TIFF that is not grayscale with 0 as black: save the stain's channel as grayscale")
-    if header.depth != 8:
-        raise InputError(f"a TIFF with {header.depth} bits per pixel instead of 8: convert it, with a suitable scale")
+    _check_depth("TIFF", header.depth, depth)
+    if depth == 16 and not header.unsigned:
+        raise InputError("a TIFF whose values are not unsigned integers: convert it, with a suitable scale")
     _check_size(header.width, header.height)
-    return tiff.as_stored(data, header)
+
+
+def _check_depth(kind: str, found: int, wanted: int) -> None:
+    if found == wanted:
+        return
+    if wanted == 16:
+        raise InputError(f"a {kind} with {found} bits per pixel instead of 16, {NOT_DEEP}")
+    if found == 16:
+        raise InputError(
+            f"a {kind} with 16 bits per pixel instead of 8: say in pack.scaling of params.yaml which values of this "
+            "source become white, or convert it, with a suitable scale"
+        )
+    raise InputError(f"a {kind} with {found} bits per pixel instead of 8: convert it, with a suitable scale")
 
 
 def _check_jpeg(data: bytes) -> None:
@@ -260,6 +339,16 @@ def _decode(data: bytes, flags: int) -> Image:
     if image is None:
         raise InputError("a damaged image, or one with an unusual compression: download it again, or save it as PNG")
     return image.astype(np.uint8, copy=False)
+
+
+def _decode_deep(data: bytes) -> DeepImage:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _DEEP)
+    except cv2.error:
+        image = None
+    if image is None or image.dtype != np.uint16:
+        raise InputError("a damaged image, or one with an unusual compression: download it again, or save it as PNG")
+    return image.astype(np.uint16, copy=False)
 
 
 def _stain(rgb: Image, channel: str) -> Image:

@@ -2,14 +2,14 @@
 
 import shutil
 import zlib
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TypeVar
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,23 +17,21 @@ import pandas as pd
 from pipeline.core import code_digest, paths, processors
 from pipeline.core.errors import InputError, Problem, raise_problems
 from pipeline.core.labels import CHANNELS
+from pipeline.core.pack_params import ChannelScaling
 from pipeline.core.progress import say, track
-from pipeline.sources import images, perceptual_hash
+from pipeline.sources import images, perceptual_hash, zips
 from pipeline.sources.archive import Archive
+from pipeline.sources.file_names import sample_file, stain_file
 from pipeline.sources.pack_journal import Figures, JournalRow, open_partial
 from pipeline.sources.packed_array import COLUMNS
+from pipeline.sources.scaling import LEVELS, Counts, Table, describe, level_table, white_levels
+from pipeline.sources.threads import in_threads
 
 IMAGES, INDEX = "images.npy", "index.csv"
 """The files that ``pack`` writes."""
 
 SPARE_BYTES = 64 * 2**20
 """Disk space for everything that is written besides the images."""
-
-AHEAD = 2
-"""Samples per thread that are being packed or wait to be recorded."""
-
-ENDINGS = (".png", ".jpg", ".tif", ".jpeg", ".tiff", ".ome.tif", ".ome.tiff")
-"""Endings of files of one stain, in capitals or not. If a sample has several, the first one counts."""
 
 REMEDY = "add all four files of the sample, or download the archive again"
 """What to do about missing files of a source."""
@@ -42,11 +40,38 @@ MEASURED = list(COLUMNS)[list(COLUMNS).index("height") :]
 """The columns of the index that are computed from the images."""
 
 T = TypeVar("T")
-R = TypeVar("R")
+
+
+class SourceFormat(NamedTuple):
+    """How the files of a source store its images."""
+
+    planes: tuple[str, ...] | None
+    """The channels in the order of the planes of a sample's only file; None if each channel is a file."""
+    scaling: ChannelScaling | None
+    """What becomes white of 16-bit values; None if the images have 8 bits."""
+
+    @property
+    def limit(self) -> int:
+        """Maximum size of a file in bytes."""
+        return zips.MAX_BYTES if self.planes is None and self.scaling is None else zips.MAX_DEEP_BYTES
+
+    @property
+    def remedy(self) -> str:
+        """What to do about missing files."""
+        return REMEDY if self.planes is None else "add the sample's file, or remove the source from pack.planes"
+
+
+EIGHT_BIT_STAINS = SourceFormat(None, None)
+"""The competition's format, also that of the Human Protein Atlas's JPEGs."""
 
 
 def pack(
-    archive: Archive, samples: pd.DataFrame, size: int, folder: Path, problems: Iterable[Problem] = ()
+    archive: Archive,
+    samples: pd.DataFrame,
+    size: int,
+    folder: Path,
+    problems: Iterable[Problem] = (),
+    form: SourceFormat = EIGHT_BIT_STAINS,
 ) -> pd.DataFrame:
     """Write ``images.npy`` and ``index.csv`` of a source, resuming from what an earlier run left in the folder.
 
@@ -55,10 +80,11 @@ def pack(
 
     Args:
         archive: the source's files.
-        samples: ``id``, ``split``, ``target`` and ``group``, in the order to pack.
+        samples: ``id``, ``split``, ``target``, ``files`` and ``group``, in the order to pack.
         size: side of the packed images in pixels.
         folder: an existing folder.
         problems: problems that are already known; the images are checked as well.
+        form: how the files store the images.
 
     Returns:
         The index.
@@ -68,14 +94,16 @@ def pack(
     """
     shape = (len(samples), size, size, len(CHANNELS))
     _check_space(folder, int(np.prod(shape)) + SPARE_BYTES)
-    ids = samples["id"].tolist()
-    stamps = [_stamp(archive, id_) for id_ in ids]
+    stems = samples["files"].tolist()
+    stamps = [_stamp(archive, stem, form) for stem in stems]
     found = list(problems)
     threads = processors.usable()
-    with open_partial(folder, IMAGES, shape, _maker(), stamps) as partial:
-        if partial.done:
-            say(f"{len(partial.done):,} of {len(ids):,} samples were packed by an earlier run")
-        left = [row for row in range(len(ids)) if row not in partial.done]
+    white = _white_levels(archive, stems, stamps, folder, form, found) if form.scaling else {}
+    tables = {channel: level_table(level) for channel, level in white.items()}
+    with open_partial(folder, IMAGES, shape, _maker(form, white), stamps) as packed:
+        if packed.done:
+            say(f"{len(packed.done):,} of {len(stems):,} samples were packed by an earlier run")
+        left = [row for row in range(len(stems)) if row not in packed.done]
 
         # One buffer per thread, reused for all samples: faulting in new pages takes longer than writing to them.
         buffers = SimpleQueue[images.Image]()
@@ -86,10 +114,10 @@ def pack(
             """Pack one row; return its journal entry, or what is wrong with the sample."""
             pixels = buffers.get()
             try:
-                result = pack_sample(archive, ids[row], pixels)
+                result = pack_sample(archive, stems[row], pixels, form, tables)
                 if isinstance(result, list):
                     return result
-                return JournalRow(row, stamps[row], partial.write(row, pixels), result)
+                return JournalRow(row, stamps[row], packed.write(row, pixels), result)
             finally:
                 buffers.put(pixels)
 
@@ -97,41 +125,49 @@ def pack(
         with closing(in_threads(work, left, threads)) as results:
             for result in track(results, "packing", total=len(left)):
                 if isinstance(result, JournalRow):
-                    partial.record(result)
+                    packed.record(result)
                 else:
                     found += result
         raise_problems(archive.folder, found)
-        measured = pd.DataFrame([partial.done[row] for row in range(len(ids))], samples.index, MEASURED)
-    index = samples.assign(row=np.arange(len(ids))).join(measured)[list(COLUMNS)]
+        measured = pd.DataFrame([packed.done[row] for row in range(len(stems))], samples.index, MEASURED)
+    index = samples.assign(row=np.arange(len(stems))).join(measured)[list(COLUMNS)]
     index.to_csv(folder / INDEX, index=False, float_format="%.6f", lineterminator="\n")
     return index
 
 
-def pack_sample(archive: Archive, id_: str, into: images.Image) -> Figures | list[Problem]:
+def pack_sample(
+    archive: Archive,
+    stem: str,
+    into: images.Image,
+    form: SourceFormat = EIGHT_BIT_STAINS,
+    tables: Mapping[str, Table] = MappingProxyType({}),
+) -> Figures | list[Problem]:
     """Read, check and resize the four channels of one sample.
 
     Args:
         archive: the source's files.
-        id_: id of the sample.
+        stem: what the names of the sample's files begin with.
         into: (S, S, 4) uint8, the array to write the pixels to.
+        form: how the files store the images.
+        tables: of 16-bit images, by channel.
 
     Returns:
         The values of the columns ``MEASURED``, or the problems of the sample.
     """
     pixels, thumbnails, figures, problems = [], [], list[str | int | float](), []
     sides = {}
-    for channel in CHANNELS:
-        found = read_stain(archive, id_, channel, REMEDY)
+    for channel, found in _read_channels(archive, stem, form):
         if isinstance(found, Problem):
             problems.append(found)
             continue
-        data, image = found
+        data, stored = found
+        image = tables[channel][stored] if form.scaling else stored.astype(np.uint8, copy=False)
         # Resized one at a time: holding four full-size channels in each of many threads could fill the memory.
         pixels.append(images.fit(image, len(into)))
         thumbnails.append(perceptual_hash.thumbnail(pixels[-1]))
         sides[channel] = len(image)
         figures += [digest(data), *images.statistics(image)]
-    problems += size_problems(id_, sides)
+    problems += size_problems(stem, sides)
     if problems:
         return problems
     side = sides[CHANNELS[0]]
@@ -139,8 +175,64 @@ def pack_sample(archive: Archive, id_: str, into: images.Image) -> Figures | lis
     return (side, side, perceptual_hash.perceptual_hash(np.dstack(thumbnails)), *figures)
 
 
+def count_values(archive: Archive, stem: str, form: SourceFormat) -> Counts | list[Problem]:
+    """Count the values of the channels of a 16-bit sample, or list its problems."""
+    counts, problems = np.zeros((len(CHANNELS), LEVELS), dtype=np.int64), list[Problem]()
+    for channel, found in _read_channels(archive, stem, form):
+        if isinstance(found, Problem):
+            problems.append(found)
+        else:
+            counts[CHANNELS.index(channel)] = np.bincount(found[1].reshape(-1), minlength=LEVELS)
+    return problems or counts
+
+
+def _read_channels(
+    archive: Archive, stem: str, form: SourceFormat
+) -> Iterator[tuple[str, tuple[bytes, images.Image | images.DeepImage] | Problem]]:
+    """The channels of a sample in the order of ``CHANNELS``, one at a time where each is a file."""
+    if form.planes is None:
+        for channel in CHANNELS:
+            if form.scaling is None:
+                yield channel, read_stain(archive, stem, channel, form.remedy)
+            else:
+                name = stain_file(archive, f"{stem}_{channel}")
+                yield channel, _read(archive, name, images.decode_deep, form.remedy, form.limit)
+        return
+    decode = partial(images.decode_planes, planes=len(form.planes), deep=form.scaling is not None)
+    found = _read(archive, sample_file(archive, stem), decode, form.remedy, form.limit)
+    if isinstance(found, Problem):
+        yield CHANNELS[0], found
+        return
+    data, decoded = found
+    for channel in CHANNELS:
+        yield channel, (data, decoded[form.planes.index(channel)])
+
+
+def _white_levels(
+    archive: Archive,
+    stems: Sequence[str],
+    stamps: Sequence[str],
+    folder: Path,
+    form: SourceFormat,
+    found: list[Problem],
+) -> dict[str, int]:
+    """The 16-bit values that become white, by channel.
+
+    Raises:
+        InputError: samples are missing or invalid, in addition to what was ``found`` before.
+    """
+    assert form.scaling is not None  # for the type checker
+    white, problems = white_levels(
+        form.scaling, stamps, lambda row: count_values(archive, stems[row], form), folder, _maker(form, {})
+    )
+    if problems:
+        raise_problems(archive.folder, [*found, *problems])
+    say(f"{archive.folder}: 16-bit values that become white: {describe(white)}")
+    return white
+
+
 def read_stain(archive: Archive, id_: str, channel: str, remedy: str) -> tuple[bytes, images.Image] | Problem:
-    """Read, check and decode one channel of a sample, (S, S) uint8; also return the file's bytes.
+    """Read, check and decode one channel of an 8-bit sample, (S, S) uint8; also return the file's bytes.
 
     Args:
         archive: all files.
@@ -148,25 +240,32 @@ def read_stain(archive: Archive, id_: str, channel: str, remedy: str) -> tuple[b
         channel: one of ``labels.CHANNELS``.
         remedy: what to do if the file is missing, as part of the message.
     """
-    name = _file_name(archive, f"{id_}_{channel}")
+    name = stain_file(archive, f"{id_}_{channel}")
+    return _read(archive, name, lambda data: images.decode(data, channel), remedy, zips.MAX_BYTES)
+
+
+def _read(
+    archive: Archive, name: str, decode: Callable[[bytes], T], remedy: str, limit: int
+) -> tuple[bytes, T] | Problem:
+    """Read and decode a file of at most ``limit`` bytes."""
     if name not in archive.members:
         return Problem(name, f"files are missing: {remedy}{f' ({archive.advice})' if archive.advice else ''}")
     try:
-        data = read_file(archive, name)
-        return data, images.decode(data, channel)
+        data = read_file(archive, name, limit)
+        return data, decode(data)
     except InputError as error:
         return Problem(archive.members[name].where, str(error))
 
 
-def read_file(archive: Archive, name: str) -> bytes:
-    """Read an existing file.
+def read_file(archive: Archive, name: str, limit: int = zips.MAX_BYTES) -> bytes:
+    """Read an existing file of at most ``limit`` bytes.
 
     Raises:
         InputError: the file cannot be read, or its name is not unique; the message does not name the file.
     """
     if name in archive.repeated:
         raise InputError("files occur more than once: keep one of each")
-    return archive.members[name].read()
+    return archive.members[name].read(limit)
 
 
 def size_problems(id_: str, sides: Mapping[str, int]) -> list[Problem]:
@@ -186,35 +285,20 @@ def digest(data: bytes) -> str:
     return f"{zlib.crc32(data):08x}{len(data):08x}"
 
 
-def in_threads(work: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R, None, None]:
-    """Map ``work`` over items in threads; yield the results in order, and work only a few items ahead."""
-    pending: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for item in items:
-            pending.append(pool.submit(work, item))
-            if len(pending) >= AHEAD * threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-
-
-def _file_name(archive: Archive, stem: str) -> str:
-    """Name of the file with the first of `ENDINGS` that exists, otherwise of a PNG."""
-    names = [stem + ending for ending in ENDINGS]
-    plain = next((name for name in names if name in archive.members), None)
-    return plain or next((archive.spelled[name] for name in names if name in archive.spelled), names[0])
-
-
-def _stamp(archive: Archive, id_: str) -> str:
+def _stamp(archive: Archive, stem: str, form: SourceFormat) -> str:
     """A text that changes whenever one of a sample's files changes."""
-    names = [_file_name(archive, f"{id_}_{channel}") for channel in CHANNELS]
+    if form.planes is None:
+        names = [stain_file(archive, f"{stem}_{channel}") for channel in CHANNELS]
+    else:
+        names = [sample_file(archive, stem)]
     parts = [f"{name} {archive.members[name].stamp()}" for name in names if name in archive.members]
     return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
-def _maker() -> str:
-    """Identify what determines pixels and figures besides the files and the size: this code and OpenCV."""
-    return blake2b(code_digest.of_module(__name__).encode(), digest_size=16).hexdigest() + images.VERSION
+def _maker(form: SourceFormat, white: Mapping[str, int]) -> str:
+    """Identify what determines pixels and figures besides the files and the size: this code, OpenCV, the format."""
+    determining = f"{code_digest.of_module(__name__)} {form.planes} {form.scaling is not None} {sorted(white.items())}"
+    return blake2b(determining.encode(), digest_size=16).hexdigest() + images.VERSION
 
 
 def _check_space(folder: Path, needed: int) -> None:

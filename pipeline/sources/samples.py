@@ -6,7 +6,9 @@ import pandas as pd
 
 from pipeline.core.errors import InputError, Problem
 from pipeline.core.labels import CHANNELS, LABELS, format_target
+from pipeline.core.progress import say
 from pipeline.sources.archive import UNREAD, Archive, plain
+from pipeline.sources.file_names import sample_file, stems
 from pipeline.sources.tables import RIGHT_TARGET, parse_labels, read_table
 
 TRAIN, TEST, GROUPS = "train.csv", "sample_submission.csv", "groups.csv"
@@ -26,46 +28,63 @@ _ATLAS_ID = r"^(\d+)_\d+_[A-Z]+\d+_\d+(?:_[A-Za-z0-9]+)?$"
 """``antibody_plate_well_field``, sometimes with a suffix: 10580_1610_C1_1, 11651_1732_F3_13_cr580610dc203b9."""
 
 
-def list_samples(archive: Archive) -> tuple[pd.DataFrame, list[Problem]]:
+def list_samples(archive: Archive, *, one_file: bool = False) -> tuple[pd.DataFrame, list[Problem]]:
     """Read a source's tables.
 
+    Args:
+        archive: the source's files.
+        one_file: whether a sample is one file, and not one for each channel.
+
     Returns:
-        A frame of text with ``id``, ``split`` ("train" or "test"), ``target`` (ascending label ids; empty for test
-        samples) and ``group``: first the training samples in the order of train.csv, then the test samples in the
-        order of sample_submission.csv, if it exists. The group is the antibody from groups.csv or, without that
-        file, from ids of the form ``antibody_plate_well_field``; it is empty if the antibody is unknown.
+        A frame of text with ``id`` (as the table writes it), ``split`` ("train" or "test"), ``target`` (ascending
+        label ids; empty for test samples), ``files`` (see `file_names.stems`) and ``group``: first the training samples
+        in the order of train.csv, then the test samples in the order of sample_submission.csv, if it exists. The group
+        is the antibody from groups.csv or, without that file, from ids of the form ``antibody_plate_well_field``; it is
+        empty if the antibody is unknown.
         Also returns all problems of the tables; samples with invalid ids are not in the frame.
 
     Raises:
         InputError: there is no train.csv, or a table cannot be parsed.
     """
-    train, problems = _checked_ids(_table(archive, TRAIN, ["Id", "Target"]), TRAIN)
-    test, test_problems = _checked_ids(
-        _table(archive, TEST, ["Id"]) if _find(archive, TEST) else pd.DataFrame({"Id": []}, dtype=str), TEST
+    train, test = (
+        table.assign(files=stems(archive, table["Id"], one_file=one_file))
+        for table in (
+            _table(archive, TRAIN, ["Id", "Target"]),
+            _table(archive, TEST, ["Id"]) if _find(archive, TEST) else pd.DataFrame({"Id": []}, dtype=str),
+        )
     )
+    train, problems = _checked_ids(train, TRAIN)
+    test, test_problems = _checked_ids(test, TEST)
     targets, target_problems = _targets(train)
-    in_both = test["Id"].isin(train["Id"])
+    in_both = test["files"].isin(train["files"])
     samples = pd.concat(
         [
-            pd.DataFrame({"id": train["Id"], "split": "train", "target": targets}),
-            pd.DataFrame({"id": test.loc[~in_both, "Id"], "split": "test", "target": ""}),
+            pd.DataFrame({"id": train["Id"], "split": "train", "target": targets, "files": train["files"]}),
+            pd.DataFrame({"id": test["Id"], "split": "test", "target": "", "files": test["files"]})[~in_both],
         ],
         ignore_index=True,
     )
-    samples["group"], group_problems = _groups(archive, samples)
+    samples["group"], group_problems = _groups(archive, samples, one_file=one_file)
+    unlike = samples.loc[samples["id"] != samples["files"], ["id", "files"]].to_numpy().tolist()
+    if unlike:
+        say(
+            f"{archive.folder}: {len(unlike):,} ids are written in another way than the names of their files, such as "
+            f"{unlike[0][0]} ({unlike[0][1]}): they are taken for the same"
+        )
     both_problems = [
         Problem(id_, f"ids in both {TRAIN} and {TEST}: remove them from one") for id_ in test.loc[in_both, "Id"]
     ]
     return samples, problems + target_problems + test_problems + both_problems + group_problems
 
 
-def unlisted(archive: Archive, samples: pd.DataFrame) -> list[str]:
+def unlisted(archive: Archive, samples: pd.DataFrame, *, one_file: bool = False) -> list[str]:
     """List the files that belong to no sample: stray files, and images that are in no table."""
-    listed = {f"{id_}_{channel}" for id_ in samples["id"] for channel in CHANNELS}
+    listed = {f"{stem}_{channel}" for stem in samples["files"] for channel in CHANNELS}
+    listed |= {sample_file(archive, stem) for stem in samples["files"]} if one_file else set()
     return [
         member.where
         for name, member in archive.members.items()
-        if name.lower() not in _KNOWN and plain(name).partition(".")[0] not in listed
+        if name.lower() not in _KNOWN and name not in listed and plain(name).partition(".")[0] not in listed
     ]
 
 
@@ -104,7 +123,7 @@ def _resembling(archive: Archive, name: str) -> str:
 def _checked_ids(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[Problem]]:
     """Drop rows whose id is invalid or a repetition."""
     valid = table["Id"].map(lambda id_: _ID.fullmatch(id_) is not None).astype(bool)
-    repeated = table["Id"].duplicated() & valid
+    repeated = table["files"].duplicated() & valid
     problems = [
         Problem(repr(id_), f"ids in {name} with characters other than letters, digits and _ . -: correct them")
         for id_ in table.loc[~valid, "Id"]
@@ -132,13 +151,14 @@ def _targets(train: pd.DataFrame) -> tuple[pd.Series, list[Problem]]:
     return pd.Series(targets, index=train.index, dtype=str), problems
 
 
-def _groups(archive: Archive, samples: pd.DataFrame) -> tuple[pd.Series, list[Problem]]:
+def _groups(archive: Archive, samples: pd.DataFrame, *, one_file: bool) -> tuple[pd.Series, list[Problem]]:
     """The antibody of each sample, empty if it is unknown."""
     if not _find(archive, GROUPS):
-        return samples["id"].str.extract(_ATLAS_ID, expand=False).fillna(""), []
+        return samples["files"].str.extract(_ATLAS_ID, expand=False).fillna(""), []
     table = _table(archive, GROUPS, ["id", "antibody"])
-    repeated = table["id"].duplicated()
-    groups = samples["id"].map(table[~repeated].set_index("id")["antibody"]).fillna("")
+    table["files"] = stems(archive, table["id"], one_file=one_file)
+    repeated = table["files"].duplicated()
+    groups = samples["files"].map(table[~repeated].set_index("files")["antibody"]).fillna("")
     # Only training samples are assigned to folds, so only they need a group.
     lacking = samples.loc[(samples["split"] == "train") & (groups == ""), "id"]
     problems = [

@@ -17,6 +17,8 @@ SEPARATORS = (",", ";", "\t", "|")
 RIGHT_TARGET = "'a1,16 0' below 'Id,Target'"
 """A right row of a table of targets, and its header."""
 _IDS = {name.lower(): number for number, name in enumerate(LABELS)}
+_QUOTED = r"""^(['"])(.*)\1$"""
+"""A value in quotes of a kind that is not the table's own."""
 _SAVE = "save it as CSV in UTF-8"
 
 
@@ -35,8 +37,14 @@ def read_table(data: bytes, where: Path, columns: list[str], right: str) -> pd.D
     text = _decoded(data, where)
     separator = _separator(text, columns)
     try:
-        table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False).fillna("")
-    except ValueError as error:
+        _check_lengths(text, separator, where, right)
+        # Without an index: rows that end in a separator would shift the columns.
+        table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False).fillna(
+            ""
+        )
+    except InputError:
+        raise
+    except (csv.Error, ValueError) as error:
         raise InputError(f"{where} is not a table ({str(error).strip()}): {_SAVE}") from None
     written = table.columns
     lower = [column.strip().lower() for column in written]
@@ -50,10 +58,7 @@ def read_table(data: bytes, where: Path, columns: list[str], right: str) -> pd.D
         )
     if repeated := [column for column in columns if f"{column}.1" in table.columns]:  # pandas numbers them
         raise InputError(f"{where} has more than one column {' and '.join(repeated)}: keep one")
-    if not isinstance(table.index, pd.RangeIndex):
-        # If rows are too long, pandas uses their first values as row names, which would shift the columns.
-        raise InputError(f"{where} has rows with more values than its header: correct them")
-    stripped = table.apply(lambda column: column.str.strip())
+    stripped = table.apply(lambda column: column.str.strip().str.replace(_QUOTED, r"\2", regex=True))
     rows: pd.DataFrame = stripped.loc[(stripped != "").any(axis=1), columns]  # spreadsheets write empty rows
     if rows.empty:
         raise InputError(f"{where} has no rows: download it again")
@@ -62,11 +67,28 @@ def read_table(data: bytes, where: Path, columns: list[str], right: str) -> pd.D
     return rows
 
 
+def _check_lengths(text: str, separator: str, where: Path, right: str) -> None:
+    """Check that no row has more values than the header, as with labels that are separated like the columns.
+
+    Raises:
+        InputError: one does; the message names the first.
+        csv.Error: the text is no table.
+    """
+    rows = csv.reader(io.StringIO(text), delimiter=separator)
+    header = next(rows, [])
+    for row in rows:
+        if any(value.strip() for value in row[len(header) :]):
+            raise InputError(
+                f"{where} has more values than its header in line {rows.line_num} ({separator.join(row)}): write rows "
+                f"such as {right}; several labels are separated by blanks or |, or are in quotes"
+            )
+
+
 def _decoded(data: bytes, where: Path) -> str:
     """The text of a table, from its header on."""
     encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
-        text = data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
+        text = data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{where} is not a table ({error}): {_SAVE}") from None
     first, end, rest = text.partition("\n")

@@ -8,9 +8,10 @@ from pipeline.core.errors import InputError
 SIGNATURES = {b"II*\x00": "<", b"MM\x00*": ">"}
 """The first bytes of a file, and its byte order as `struct` names it. BigTIFF, for files above 4 GB, has others."""
 
-_WIDTH, _HEIGHT, _DEPTH, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 262, 274, 277
+_WIDTH, _HEIGHT, _DEPTH, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _FORMAT = 256, 257, 258, 262, 274, 277, 339
 _SHORT, _LONG = 3, 4
 _BLACK_IS_ZERO = 1
+_UNSIGNED = 1
 _MOST_TAGS = 1000
 
 
@@ -27,6 +28,8 @@ class FirstPage(NamedTuple):
     """Whether there is more than one page."""
     orientation: int | None
     """Where the value of the orientation tag is in the file, if there is such a tag."""
+    unsigned: bool
+    """Whether the values are unsigned integers."""
 
 
 def read_header(data: bytes) -> FirstPage:
@@ -46,7 +49,13 @@ def read_header(data: bytes) -> FirstPage:
         grayscale = samples == 1 and values.get(_PHOTOMETRIC) == _BLACK_IS_ZERO
         turned = [start + 10 + 12 * n for n, entry in enumerate(entries) if entry[0] == _ORIENTATION]
         return FirstPage(
-            values[_WIDTH], values[_HEIGHT], values.get(_DEPTH, 1), grayscale, bool(following), next(iter(turned), None)
+            values[_WIDTH],
+            values[_HEIGHT],
+            values.get(_DEPTH, 1),
+            grayscale,
+            bool(following),
+            next(iter(turned), None),
+            values.get(_FORMAT, _UNSIGNED) == _UNSIGNED,
         )
     except (struct.error, KeyError):
         raise InputError("a truncated or damaged file: download it again") from None

@@ -17,6 +17,9 @@ from pipeline.core.errors import InputError
 MAX_BYTES = 32 * 2**20
 """Maximum size of a file. All images and tables of a competition are smaller; a larger one may be a zip bomb."""
 
+MAX_DEEP_BYTES = 129 * 2**20
+"""The same where images have 16 bits or are the planes of one file: four planes of 4096 x 4096 16-bit values."""
+
 # Exceptions that zipfile raises for invalid zips; OSError comes from seeks to invalid positions.
 _FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError, OSError)
 _ENCRYPTED = 1  # bit of a member's flags
@@ -39,14 +42,14 @@ class Stored(NamedTuple):
     readable: bool
     deflated: bool
 
-    def read(self) -> bytes:
+    def read(self, limit: int = MAX_BYTES) -> bytes:
         """Read and check the member. Thread-safe, and threads do not wait for each other as with ``ZipFile``.
 
         Raises:
             InputError: the member is damaged, encrypted or too large; the message does not name the member.
         """
-        if max(self.size, self.packed) > MAX_BYTES:
-            raise InputError(f"larger than {MAX_BYTES >> 20} MiB, unlike any file of a competition: remove it")
+        if max(self.size, self.packed) > limit:
+            raise InputError(f"larger than {limit >> 20} MiB, unlike any file of a competition: remove it")
         if not self.readable:
             raise InputError("encrypted, or compressed by a method other than deflate: create the zip again")
         try:

@@ -17,7 +17,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.labels import LABELS, target_matrix
 from pipeline.core.params import load
 from pipeline.core.paths import replacing
-from pipeline.data.duplicates import check_chains, find_duplicates, join_groups
+from pipeline.data.duplicates import antibody_pairs, check_chains, find_duplicates, join_groups
 from pipeline.data.fold_assignment import (
     UNASSIGNED,
     assign_folds,
@@ -80,7 +80,8 @@ def main() -> None:
     pairs = np.column_stack([rows.get_indexer(duplicates[f"id_{side}"]) for side in "ab"])
     check_chains(pairs, len(everything), params.folds.near_duplicates)
     # Test samples are included: two training samples may be duplicates of the same test sample.
-    everything["group"] = join_groups(everything["group"].to_numpy(dtype=np.str_), pairs)
+    named = everything["group"].to_numpy(dtype=np.str_)
+    everything["group"] = join_groups(named, np.concatenate([pairs, antibody_pairs(named)]))
     training = (everything["split"] == "train").to_numpy()
     samples = everything[training]
     truth = target_matrix(samples["target"])

@@ -13,7 +13,7 @@ from pipeline.core.entry import run_main, source_name
 from pipeline.core.paths import replacing
 from pipeline.core.progress import say
 from pipeline.sources.archive import open_archive
-from pipeline.sources.packing import IMAGES, INDEX, pack
+from pipeline.sources.packing import IMAGES, INDEX, SourceFormat, pack
 from pipeline.sources.samples import list_samples, unlisted
 
 
@@ -22,12 +22,14 @@ def main() -> None:
     settings = params.load()
     source = source_name(settings)
     partial = paths.partly_packed(source)
+    planes = settings.pack.planes.get(source)
+    form, one_file = SourceFormat(planes, settings.pack.scaling.get(source)), planes is not None
     with open_archive(paths.source(source)) as archive:
-        samples, problems = list_samples(archive)
-        ignored = unlisted(archive, samples)
+        samples, problems = list_samples(archive, one_file=one_file)
+        ignored = unlisted(archive, samples, one_file=one_file)
         partial.mkdir(parents=True, exist_ok=True)
         try:
-            pack(archive, samples, settings.pack.size, partial, problems)
+            pack(archive, samples, settings.pack.size, partial, problems, form)
         except KeyboardInterrupt:
             say(f"what was packed is kept in {partial}: the next run resumes from there")
             raise

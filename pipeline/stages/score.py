@@ -1,7 +1,7 @@
 """Score the out-of-fold decisions and, if its true labels are known, the decisions on the test set.
 
-Reads data/folds.csv, blend/, history/, the first source's index and its test_truth.csv if there is one (which no other
-stage reads); writes metrics.json, tables/ and plots/.
+Reads data/folds.csv, data/duplicates.csv, blend/, history/, the first source's index and its test_truth.csv if there is
+one (which no other stage reads); writes metrics.json, tables/ and plots/.
 """
 
 import json
@@ -20,6 +20,7 @@ from pipeline.core.params import Params, load
 from pipeline.core.paths import replacing
 from pipeline.data.fold_assignment import assign_folds
 from pipeline.data.fold_table import read_folds
+from pipeline.data.leak import find_leak, read_duplicates
 from pipeline.evaluation import result_files
 from pipeline.evaluation.diagnostics import (
     baseline_macro_f1,
@@ -197,6 +198,7 @@ def main() -> None:
         "confusions": confusions(held_out.decisions, truth),
         **tabulate(choices),
     }
+    tables["test-leak"] = find_leak(read_duplicates(), params.data.sources[0])
     test_samples = len(result_files.load_blend(result_files.TEST).ids)
     metrics: dict[str, Any] = {
         **summarise(held_out.decisions, truth, groups, params.score),
@@ -212,6 +214,8 @@ def main() -> None:
         "baselines": baseline_macro_f1(truth, folds),
         "memory": check_leakage(samples, truth, folds, params.folds.seed),
     }
+    if len(leak := tables["test-leak"]):
+        metrics["test_leak"] = {"samples": leak["test_id"].nunique(), "of": test_samples}
     if test := score_test(params, thresholds):
         metrics["test"], metrics["test_as_held_out"], tables["test_labels"] = test
 

@@ -1,8 +1,8 @@
 """Train one model without one fold, by gradient descent or by fitting its head in closed form.
 
-Reads model-params/<model>.json, data/folds.csv, the packed images, weights/ and autoencoders/; writes
-models/<model>/fold-K.safetensors and history/<model>/fold-K.csv. The states of a training are kept in
-``.resume/train/`` until the stage tta of the job has ended: by then DVC has recorded the weights. The log is
+Reads model-params/<model>.json, ``data.draws`` of params.yaml, data/folds.csv, the packed images, weights/ and
+autoencoders/; writes models/<model>/fold-K.safetensors and history/<model>/fold-K.csv. The states of a training are
+kept in ``.resume/train/`` until the stage tta of the job has ended: by then DVC has recorded the weights. The log is
 logs/<model>-<fold>.jsonl.
 """
 
@@ -53,11 +53,11 @@ def main() -> None:
         if tensorboard is not None:
             tensorboard(row)
 
-    starting = from_encoder(recipe, name)
-    states = SavedStates(paths.states(name, fold), run_fingerprint(starting, fold, images))
+    starting, draws = from_encoder(recipe, name), settings.data.draws
+    states = SavedStates(paths.states(name, fold), run_fingerprint(starting, fold, images, draws))
     job = f"fold {fold} of model {name}"
     model, provenance = train_model(
-        starting, rest, held_out, images, settings.machine, on_scores, states, job=job, world=world
+        starting, rest, held_out, images, settings.machine, on_scores, states, draws, job=job, world=world
     )
     if not world.is_main:
         return
@@ -67,7 +67,9 @@ def main() -> None:
         history.table(rows).to_csv(temporary, index=False)
 
 
-def run_fingerprint(recipe: params.Model, fold: int, images: Mapping[str, npt.NDArray[np.uint8]]) -> str:
+def run_fingerprint(
+    recipe: params.Model, fold: int, images: Mapping[str, npt.NDArray[np.uint8]], draws: Mapping[str, float]
+) -> str:
     """Identify a training run by everything its result depends on; the indexes contain a digest of every image."""
     files = [paths.FOLDS, *(paths.packed_index(source) for source in sorted(images))]
     if not isinstance(recipe, params.ClassicalModel) and isinstance(recipe.pretrained, str):
@@ -76,7 +78,7 @@ def run_fingerprint(recipe: params.Model, fold: int, images: Mapping[str, npt.ND
     shapes = {source: array.shape for source, array in sorted(images.items())}
     code = code_digest.of_module("pipeline.stages.train")
     computed = compute_type(recipe.precision)
-    return fingerprint(f"{recipe.model_dump_json()} {computed} {fold} {shapes} {code}", files)
+    return fingerprint(f"{recipe.model_dump_json()} {computed} {fold} {shapes} {sorted(draws.items())} {code}", files)
 
 
 if __name__ == "__main__":

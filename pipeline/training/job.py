@@ -41,6 +41,7 @@ def train_model(
     machine: params.Machine,
     on_scores: OnScores,
     states: SavedStates,
+    draws_by_source: Mapping[str, float],
     *,
     job: str,
     world: World = SINGLE_PROCESS,
@@ -56,6 +57,8 @@ def train_model(
         on_scores: called in the main process after each evaluated epoch; a resumed training calls it again for earlier
             epochs. The last call has the predictions of the returned model if ``keep`` is ``last``.
         states: where a training by gradient descent is saved, and what an interrupted one resumes from.
+        draws_by_source: times that an epoch shows a sample, by source; read by networks that are trained by gradient
+            descent.
         job: what is trained, for messages.
         world: the processes that train together.
 
@@ -97,7 +100,7 @@ def train_model(
         return row.held_out_loss
 
     if isinstance(model, Network) and isinstance(recipe, params.NetworkModel):
-        model = fit(model, training, evaluated, recipe, machine, on_epoch, states, world)
+        model = fit(model, training, evaluated, recipe, machine, on_epoch, states, draws_by_source, world)
     elif not isinstance(recipe, params.NetworkModel):
         fit_closed_form(model, training, evaluated, recipe, machine, on_epoch)
     return model, provenance

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -42,6 +42,7 @@ def fit(
     machine: params.Machine,
     on_epoch: OnEpoch,
     states: SavedStates,
+    draws_by_source: Mapping[str, float],
     world: World = SINGLE_PROCESS,
 ) -> Network:
     """Train, and return the moving average of the network, in evaluation mode.
@@ -55,6 +56,7 @@ def fit(
         on_epoch: called in the main process after each such epoch with its figures and the averaged network's held-out
             probabilities. A resumed run calls it again for its earlier epochs.
         states: where the run is saved, and what an interrupted one resumes from.
+        draws_by_source: as in ``training_batches``.
         world: the processes that train together, each of which calls this function.
 
     Raises:
@@ -65,7 +67,7 @@ def fit(
     check_shares(recipe.batch_size, len(training), world.size)
     hardware.prepare()
     workers, share = processors.loaders(machine.workers, world.size), (world.rank, world.size)
-    batches, draws = training_batches(training, recipe.batch_size, workers, recipe.repeat, share)
+    batches, draws = training_batches(training, recipe.batch_size, workers, recipe.repeat, draws_by_source, share)
     held_out_batches = ordered_batches(held_out, machine.predict_batch, workers, share)
     steps = max(len(batches) // recipe.accumulate, 1)
     run = TrainingRun(

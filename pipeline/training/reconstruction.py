@@ -165,7 +165,7 @@ def fit_autoencoder(
     check_shares(task.batch_size, len(training), world.size)
     hardware.prepare()
     workers, share = processors.loaders(machine.workers, world.size), (world.rank, world.size)
-    batches, draws = training_batches(training, task.batch_size, workers, EVERY_IMAGE_ONCE, share)
+    batches, draws = training_batches(training, task.batch_size, workers, EVERY_IMAGE_ONCE, {}, share)
     recipe = PretrainRecipe.of(task, encoder.precision)
     learner = ReconstructionLearner(autoencoder, recipe, len(batches), world)
     run = TrainingRun(learner, states, machine.save_minutes)

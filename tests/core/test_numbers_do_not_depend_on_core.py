@@ -150,7 +150,7 @@ def test_there_is_no_arithmetic_but_that_of_times_messages_and_processes(path: P
         if isinstance(node, ast.BinOp):
             text, left = ast.unparse(node), ast.unparse(node.left)
             is_path = isinstance(node.op, ast.Div) and left.startswith(
-                ("DATA", "PACKED", "CONTACT_SHEETS", "RESUME", "Path(", "path")
+                ("DATA", "PACKED", "CONTACT_SHEETS", "RESUME", "TABLES", "Path(", "path")
             )
             is_type = isinstance(node.op, ast.BitOr)
             is_string = isinstance(node.op, ast.Add) and any(quote in text for quote in "\"'")

@@ -35,7 +35,14 @@ def test_every_profile_is_valid(profile: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("sources: [sample]", "sources: [sample]\n  surces: [x]", r"data\.surces: unknown key; allowed here: sources$"),
+        (
+            "sources: [sample]",
+            "sources: [sample]\n  surces: [x]",
+            r"data\.surces: unknown key; allowed .*: sources, draws$",
+        ),
+        ("draws: {} ", "draws: {kaggle: 2} ", r"data\.draws: kaggle: not among data\.sources"),
+        ("draws: {} ", "draws: {sample: 0} ", r"data\.draws\.sample: .*greater than 0 \(it is 0\)"),
+        ("draws: {} ", "draws: 2 ", r"data\.draws: .*\(it is 2\)"),
         ("sources: [sample]", "sources: sample", r"data\.sources: .*\(it is 'sample'\)"),
         ("sources: [sample]", "sources: [../elsewhere]", r"data\.sources\.0: .*pattern"),
         ("sources: [sample]", "sources: [sample, Sample]", r"data\.sources: 'sample' occurs twice; .* in case only"),

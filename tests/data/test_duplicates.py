@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.core import paths
 from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS
-from pipeline.data.duplicates import FEW, check_chains, find_duplicates, join_groups, near_pairs
+from pipeline.data.duplicates import FEW, antibody_pairs, check_chains, find_duplicates, join_groups, near_pairs
 from pipeline.data.fold_assignment import UNASSIGNED, check_leaks, duplicates_audit
 from pipeline.data.fold_table import read_folds
 from pipeline.stages import folds
@@ -97,6 +97,13 @@ def test_groups_that_share_a_duplicate_become_one() -> None:
     joined = join_groups(groups, np.array([[1, 3], [3, 2]]))
     assert joined.tolist() == ["a", "a", "a", "a", "d", "d"]
     assert join_groups(groups, np.empty((0, 2), dtype=np.int64)).tolist() == groups.tolist()
+
+
+def test_an_antibody_has_two_names() -> None:
+    groups = np.array(["HPA010580", "10580", "x", "10580", "CAB000007", "7", "8", "HPA000009", "00009", "\u0661"])
+    joined = join_groups(groups, antibody_pairs(groups))
+    assert joined.tolist() == ["10580", "10580", "x", "10580", "7", "7", "8", "00009", "00009", "\u0661"]
+    assert antibody_pairs(np.array(["HPA000001", "HPA000002"])).shape == (0, 2)
 
 
 def test_a_threshold_that_glues_strangers_together_is_refused() -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pipeline.core import params
+from pipeline.core.errors import InputError
 from pipeline.data.loader import Image, Samples, closing_workers, ordered_batches, training_batches
 
 N, SIDE = 11, 64
@@ -64,7 +65,9 @@ def test_an_epoch_is_the_same_with_any_number_of_workers(
     table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]
 ) -> None:
     def epochs(workers: int) -> list[torch.Tensor]:
-        loader, draws = training_batches(Samples(table, arrays, SIDE, augmentation=AddSeed(), seed=5), 4, workers, OFF)
+        loader, draws = training_batches(
+            Samples(table, arrays, SIDE, augmentation=AddSeed(), seed=5), 4, workers, OFF, {}
+        )
         seen = []
         for epoch in range(2):
             draws.epoch = epoch
@@ -103,7 +106,7 @@ def test_ordered_batches_hold_every_sample_once_in_order(
 def test_fewer_samples_than_a_batch_are_one_batch(
     table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]
 ) -> None:
-    loader, _ = training_batches(Samples(table, arrays, SIDE), 64, 0, OFF)
+    loader, _ = training_batches(Samples(table, arrays, SIDE), 64, 0, OFF, {})
     assert [len(images) for images, _ in loader] == [len(table)]
 
 
@@ -157,12 +160,28 @@ with closing_workers(batches):
     assert done.stderr.rstrip().endswith("RuntimeError: out of memory")
 
 
+def test_a_source_is_shown_as_often_as_the_parameters_say(
+    table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]
+) -> None:
+    samples = Samples(table, arrays, SIDE)
+    _, draws = training_batches(samples, 2, 0, OFF, {"a": 3.0})
+    shown = [samples.sources[position] for batch in draws for _, position, _ in batch]
+    expected = {source: int((samples.sources == source).sum()) for source in ("a", "b")}
+    assert shown.count("a") == 3 * expected["a"]
+    assert shown.count("b") == expected["b"]
+
+
+def test_an_epoch_without_samples_is_refused(table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]) -> None:
+    with pytest.raises(InputError, match=r"data\.draws: an epoch would show none of the 10 samples: raise it"):
+        training_batches(Samples(table, arrays, SIDE), 2, 0, OFF, dict.fromkeys(arrays, 0.01))
+
+
 def test_rare_labels_come_more_often_and_each_time_changed_anew(
     table: pd.DataFrame, arrays: dict[str, npt.NDArray[np.uint8]]
 ) -> None:
     samples = Samples(table, arrays, SIDE, augmentation=AddSeed())
     repeat = params.Repeat(below=1, most=1.5)  # every label is rare: 1.5 times each, but once without a label
-    loader, draws = training_batches(samples, 2, 0, repeat)
+    loader, draws = training_batches(samples, 2, 0, repeat, {})
     batches = list(draws)
     shown = [position for batch in batches for _, position, _ in batch]
     assert len(shown) == 2 * len(loader) == 14  # 8 of 10 samples have labels: 14 draws

@@ -13,7 +13,7 @@ from pipeline.core.labels import CHANNELS
 from pipeline.inference import new_images
 from pipeline.inference.new_images import Layout
 from pipeline.sources.archive import Archive, Loose
-from pipeline.sources.packing import AHEAD
+from pipeline.sources.threads import AHEAD
 from tests.fixtures.archives import field, png, write_files
 
 SIDE = 16

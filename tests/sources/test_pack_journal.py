@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ SHAPE = (3, 5, 5, 4)  # a row is no whole number of 8-byte words
 SLOWLY = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from pipeline.sources import packing as module
 from pipeline.sources.archive import open_archive
 from pipeline.sources.samples import list_samples
@@ -51,9 +53,9 @@ def count_work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note the id of each sample that is packed from now on."""
     ids: list[str] = []
 
-    def counted(archive: Archive, id_: str, into: images.Image) -> object:
-        ids.append(id_)
-        return pack_sample(archive, id_, into)
+    def counted(archive: Archive, stem: str, into: images.Image, *others: Any) -> object:
+        ids.append(stem)
+        return pack_sample(archive, stem, into, *others)
 
     monkeypatch.setattr(module, "pack_sample", counted)
     return ids

@@ -3,8 +3,6 @@
 import io
 import shutil
 import tempfile
-import threading
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +20,7 @@ from pipeline.core.labels import CHANNELS
 from pipeline.sources import images
 from pipeline.sources.archive import open_archive
 from pipeline.sources.packed_array import COLUMNS
-from pipeline.sources.packing import AHEAD, IMAGES, INDEX, in_threads, pack
+from pipeline.sources.packing import IMAGES, INDEX, pack
 from pipeline.sources.samples import list_samples, unlisted
 from tests.fixtures.archives import TEST, TRAIN, competition, field, png, table, write_files, write_zip
 
@@ -250,20 +248,3 @@ def test_a_zip_with_changed_bytes_is_refused_or_read_right(whole: bytes, changes
         # A zip keeps no checksum of its members' names, so that a sample_submission.csv can get lost.
         assert np.array_equal(pixels, EXPECTED[: len(pixels)])
         assert index["target"].tolist() == ["1", ""][: len(pixels)]
-
-
-def test_threads_keep_the_order_and_wait_for_the_reader() -> None:
-    started: list[int] = []
-    lock = threading.Lock()
-
-    def work(item: int) -> int:
-        with lock:
-            started.append(item)
-        time.sleep(0.001 * (item % 3))
-        return item * item
-
-    results = in_threads(work, range(100), threads=4)
-    first = [next(results) for _ in range(5)]
-    time.sleep(0.05)
-    assert len(started) <= 5 + 4 * AHEAD
-    assert first + list(results) == [item * item for item in range(100)]

@@ -63,6 +63,13 @@ def test_cells_stay_text(tmp_path: Path) -> None:
         ('Id;Target;"Notes, if any"', "a;16 0;"),
         ("Id|Target", "a|16 0"),
         ("Id,Target", "a,16\u00a00"),
+        ("Id,Target", "'a','16 0'"),
+        ("Id,Target", '"""a""",16 0'),
+        ("Id,Target", "a,16 0,,"),  # separators without values
+        ("Id;Target", "a;Cytokinetic bridge, Nucleoplasm"),
+        ("Id,Target", 'a,"Cytokinetic bridge, nucleoplasm"'),
+        ("\ufeffId,Target", "a,16 0"),  # after the mark that the encoding takes away, another one
+        ("Image,ID,Gene,Target,Reviewed", "x.png,a,ACTB,16 0,yes"),
     ],
 )
 @pytest.mark.parametrize(("encoding", "end"), [("utf-8", "\n"), ("utf-16", "\r\n"), ("utf-8", "\r")])
@@ -122,6 +129,51 @@ def test_a_bad_row_is_named_and_the_others_are_kept(rows: list[str], where: str,
     assert samples["id"].is_unique
 
 
+def test_ids_in_capitals_and_with_endings_are_those_of_the_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_files(tmp_path, competition())
+    samples, problems = listed(
+        tmp_path,
+        train=table("Id,Target", "A1,0", "a2.png,25 0", "b1_green.png,16", "b2,27"),
+        sample_submission=table("Id,Predicted", "T2,0", "t1.jpg,0", "t3,0"),
+        groups=table("id,antibody", "a1,HPA1", "A2,HPA1", "B1.png,HPA2", "b2.TIF,HPA3"),
+    )
+    assert not problems
+    assert samples["id"].tolist() == ["A1", "a2.png", "b1_green.png", "b2", "T2", "t1.jpg", "t3"], "as written"
+    assert samples["files"].tolist() == [*TRAIN, *TEST]
+    assert samples["group"].tolist() == ["HPA1", "HPA1", "HPA2", "HPA3", "", "", ""]
+    said = (
+        "5 ids are written in another way than the names of their files, such as A1 (a1): they are taken for the same"
+    )
+    assert said in capsys.readouterr().err
+    with open_archive(tmp_path) as archive:
+        assert unlisted(archive, samples) == []
+
+
+def test_two_spellings_of_one_id_are_one_sample(tmp_path: Path) -> None:
+    write_files(tmp_path, competition())
+    _, problems = listed(
+        tmp_path,
+        train=table("Id,Target", "a1,0", "A1,0", "a1_green.png,0", "b1,1", "b2,1"),
+        sample_submission=table("Id,Predicted", "B1.png,0", "t1,0"),
+        groups=table("id,antibody", "a1,HPA1", "A1,HPA1", "b1,HPA2", "b2,HPA3"),
+    )
+    assert {(problem.where, problem.what.split(":")[0]) for problem in problems} == {
+        ("A1", "ids that occur more than once in train.csv"),
+        ("a1_green.png", "ids that occur more than once in train.csv"),
+        ("B1.png", "ids in both train.csv and sample_submission.csv"),
+        ("A1", "ids that occur more than once in groups.csv"),
+    }
+
+
+def test_ids_that_differ_in_capitals_alone_are_two_where_both_have_files(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a_green.png": b"", "A_green.png": b""})
+    samples, problems = listed(tmp_path, train=table("Id,Target", "a,0", "A,1"))
+    assert not problems
+    assert samples["files"].tolist() == ["a", "A"]
+
+
 def test_test_ids_are_checked_too(tmp_path: Path) -> None:
     _, problems = listed(
         tmp_path, train=table("Id,Target", "a,1"), sample_submission=table("Id,Predicted", "t,0", "t,0", "x y,0")
@@ -160,7 +212,13 @@ def test_groups_must_cover_the_training_ids(tmp_path: Path) -> None:
         (b'Id,Target\n"a,1\n', "is not a table .*: save it as CSV in UTF-8"),
         (b"Id,Target\n", "has no rows"),
         (b"Id,Labels\na,1\n", "has the columns Id, Labels .*, but needs Id and Target"),
-        (b"Id,Target\na,1,2\n", "more values than its header"),
+        (
+            b"Id,Target\na,1,2\n",
+            r"has more values than its header in line 2 \(a,1,2\): write rows such as 'a1,16 0' below 'Id,Target'; "
+            r"several labels are separated by blanks or \|, or are in quotes",
+        ),
+        (b"Id,Target\nb,1\n\na,16,0\n", r"in line 4 \(a,16,0\)"),
+        (b"Id,Target\nb,1\na,Cytosol, Nucleoli\n", r"in line 3 \(a,Cytosol, Nucleoli\)"),
     ],
 )
 def test_what_is_no_table_is_refused(data: bytes, match: str, tmp_path: Path) -> None:

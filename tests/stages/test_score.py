@@ -80,6 +80,7 @@ def test_only_what_there_is_is_written_and_the_rest_taken_away() -> None:
         "labels.csv",
         "policies.csv",
         "pr_curves.csv",
+        "test-leak.csv",
     ]
     assert with_truth - {path.stem for path in paths.TABLES.iterdir()} == {"test_labels"}
     assert sorted(path.name for path in paths.PLOTS.iterdir()) == [

@@ -133,10 +133,10 @@ def test_the_state_of_other_code_or_parameters_is_not_used_and_waits_until_a_run
 def test_a_training_is_told_from_others_by_all_that_its_result_depends_on(code: Path) -> None:
     images = {"sample": open_images("sample")}
 
-    def of_now(model: params.Model = MODEL, fold: int = 0) -> str:
-        return train.run_fingerprint(model, fold, images)
+    def of_now(model: params.Model = MODEL, fold: int = 0, draws: dict[str, float] | None = None) -> str:
+        return train.run_fingerprint(model, fold, images, draws or {})
 
-    found = [of_now(), of_now(LEARNED), of_now(CLASSICAL), of_now(fold=1)]
+    found = [of_now(), of_now(LEARNED), of_now(CLASSICAL), of_now(fold=1), of_now(draws={"sample": 2.0})]
     for path in (paths.FOLDS, paths.packed_index("sample")):
         path.write_text(path.read_text() + "\n")
         found.append(of_now())

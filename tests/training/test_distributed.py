@@ -141,7 +141,7 @@ def test_a_second_process_that_a_launcher_started_leaves_a_closed_form_to_the_fi
 def test_fewer_samples_than_a_batch_are_left_to_one_process(tmp_path: Path) -> None:
     states, samples = SavedStates(tmp_path, "run"), two_patterns(6)
     with pytest.raises(InputError, match="6 samples are fewer than a batch of 8: use one process"):
-        fit(Network(TINY), samples, samples, TINY, MACHINE, lambda _epoch, _seen: 0.0, states, World(0, 2))
+        fit(Network(TINY), samples, samples, TINY, MACHINE, lambda _epoch, _seen: 0.0, states, {}, World(0, 2))
 
 
 def test_a_single_process_communicates_with_nobody() -> None:

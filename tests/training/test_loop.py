@@ -66,7 +66,7 @@ def run(
 
     with tempfile.TemporaryDirectory() as folder:
         states = states or SavedStates(Path(folder) / "job", "run")
-        trained = fit(network, training, held_out, model, MACHINE.model_copy(update=machine), on_epoch, states)
+        trained = fit(network, training, held_out, model, MACHINE.model_copy(update=machine), on_epoch, states, {})
     batch, _ = held_out.batch([(0, position, 0) for position in range(16)])
     return rows, probabilities(trained, [(batch, held_out.targets)], precision="fp32")
 
@@ -200,8 +200,8 @@ def test_the_average_kept_is_the_last_or_that_of_the_lowest_held_out_loss(tmp_pa
     states = SavedStates(tmp_path / "job", "run")
     network = Network(model)
     with pytest.raises(KeyboardInterrupt):
-        fit(network, training, held_out, model, MACHINE, partial(on_epoch, until=3), states)
-    kept = fit(network, training, held_out, model, MACHINE, on_epoch, states)
+        fit(network, training, held_out, model, MACHINE, partial(on_epoch, until=3), states, {})
+    kept = fit(network, training, held_out, model, MACHINE, on_epoch, states, {})
     batch, _ = held_out.batch([(0, position, 0) for position in range(16)])
     predicted = probabilities(kept, [(batch, held_out.targets)], precision="fp32")
     np.testing.assert_array_equal(predicted, seen[3 if keep == "last" else 1])

@@ -97,7 +97,7 @@ def train(folder: Path, machine: params.Machine, world: World, killed: int | Non
         training.augmentation = SignalAtDraw(signal.SIGKILL, 32 // world.size + 4 + 1)
     torch.manual_seed(0)
     states = SavedStates(folder / "states", "run")
-    fit(Network(RECIPE), training, held_out, RECIPE, machine, on_epoch, states, world)
+    fit(Network(RECIPE), training, held_out, RECIPE, machine, on_epoch, states, {}, world)
     if world.is_main:
         np.savez(folder / "result.npz", losses=losses, seen=np.stack(seen))
 

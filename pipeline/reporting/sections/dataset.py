@@ -139,7 +139,7 @@ def folds_section(run: FinishedRun) -> PageSection:
         "Folds",
         [
             Pictures([drawing], f"{folds_caption(run, positives)} {leakage_caption(run.metrics['memory'])}"),
-            Cards(cards, duplicates_caption(run.duplicates), paired=True),
+            Cards(cards, duplicates_caption(run.duplicates) + leak_caption(run.metrics.get("test_leak")), paired=True),
         ],
     )
 
@@ -173,6 +173,17 @@ def duplicates_caption(duplicates: pd.DataFrame) -> str:
             else "The labels of no pair contradict each other."
         )
         + (f" The first {DUPLICATES_SHOWN} are shown." if len(duplicates) > DUPLICATES_SHOWN else "")
+    )
+
+
+def leak_caption(leak: dict[str, int] | None) -> str:
+    """How many test samples a further source shows too; empty if there are none."""
+    if leak is None:
+        return ""
+    return (
+        f" {leak['samples']:,} of the {leak['of']:,} test samples also stand in a further source, with labels "
+        "(tables/test-leak.csv). The models have been trained on them, so scores of the test set are optimistic; "
+        "out-of-fold scores are not affected."
     )
 
 
