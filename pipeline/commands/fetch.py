@@ -8,7 +8,9 @@ on where it stopped.
 
 import argparse
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.core import params, paths
@@ -75,8 +77,11 @@ def main(arguments: Sequence[str]) -> None:
 def fetch_kaggle(parsed: argparse.Namespace) -> None:
     """Fetch the competition's archive into a source."""
     folder = paths.source(checked_source(parsed.source))
-    with locked(folder / paths.RESUME.name / LOCK):
-        found = competition.fetch(folder, parsed.competition)
+    found = competition.check_placed(folder)
+    if not found:
+        account = kaggle_client.KaggleAccount(parsed.competition)
+        with unfinished(folder):
+            found = competition.fetch(folder, account)
     print(found)
     print(f"next: data.sources: [{parsed.source}] in params.yaml, then dvc repro contact-sheet folds")
 
@@ -94,7 +99,7 @@ def fetch_atlas(parsed: argparse.Namespace) -> None:
     folder = paths.source(checked_source(parsed.source))
     report = Path("logs") / f"fetch-{parsed.source}-missing.csv"
     atlas_fetch.check_tables(folder, samples)
-    with locked(folder / paths.RESUME.name / LOCK):
+    with unfinished(folder):
         store = AtlasStore(folder, parsed.size)
         run = AtlasRun(samples, store, template)
         politeness = Politeness(parsed.connections, parsed.rate, parsed.pause)
@@ -114,6 +119,24 @@ def fetch_labels(parsed: argparse.Namespace) -> None:
     found = atlas_labels.make_list(parsed.table, parsed.images, parsed.reliability)
     atlas_labels.write_list(found, parsed.out)
     print(atlas_labels.describe(found, parsed.out))
+
+
+@contextmanager
+def unfinished(folder: Path) -> Iterator[None]:
+    """Hold the lock of a source's folder of what is not finished; folders in which nothing is left are removed.
+
+    Raises:
+        InputError: another run holds it.
+    """
+    waiting = folder / paths.RESUME.name
+    with locked(waiting / LOCK):
+        try:
+            yield
+        finally:
+            if waiting.is_dir() and {path.name for path in waiting.iterdir()} <= {LOCK}:
+                shutil.rmtree(waiting)
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def checked_source(name: str) -> str:

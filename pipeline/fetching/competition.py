@@ -19,30 +19,29 @@ from pipeline.sources.zips import is_zip
 CHUNK = 2**20
 
 
-def fetch(folder: Path, competition: str) -> str:
-    """Fetch the archive, unless the folder has a competition already, which is then checked instead.
-
-    Args:
-        folder: the source's folder.
-        competition: Kaggle's name of the competition.
-
-    Returns:
-        What the folder has now.
+def check_placed(folder: Path) -> str:
+    """Check a competition that is in the folder already; returns what it is, or an empty text if there is none.
 
     Raises:
-        InputError: the archive cannot be fetched, or it or what is in the folder is not a whole competition.
+        InputError: it is not whole.
     """
-    if placed := competition_files(folder):
-        say(f"{folder} has files already, which are checked instead of fetching others")
-        found = checked(
-            folder,
-            [path for path in placed if is_zip(path)],
-            "nothing was fetched: move the files away, or fetch into another folder (--source)",
-        )
-        return f"{folder}: {found}, as it was"
+    placed = competition_files(folder) if folder.is_dir() else []
+    if not placed:
+        return ""
+    say(f"{folder} has files already, which are checked instead of fetching others")
+    outcome = "nothing was fetched: move the files away, or fetch into another folder (--source)"
+    return f"{folder}: {checked(folder, [path for path in placed if is_zip(path)], outcome)}, as it was"
+
+
+def fetch(folder: Path, account: KaggleAccount) -> str:
+    """Fetch the archive into a folder that has none; returns what it is.
+
+    Raises:
+        InputError: the archive cannot be fetched, or is not a whole competition.
+    """
     waiting = folder / RESUME.name
     archive = waiting / PREFERRED
-    KaggleAccount(competition).download(archive, time.sleep)
+    account.download(archive, time.sleep)
     try:
         found = checked(
             waiting, [archive], "the archive was removed: run the same command again, which fetches it anew"

@@ -186,8 +186,14 @@ class KaggleAccount:
             ) from None
         except _BROKEN as error:
             raise UnreachableError(
-                f"Kaggle cannot be reached ({error}): check the connection, run the command again"
+                f"Kaggle cannot be reached ({_cause(error)}): check the connection, run the command again"
             ) from None
+
+
+def _cause(error: Exception) -> str:
+    """What lies below an error of a connection, without the addresses and objects that it passed."""
+    below = getattr(error.args[0] if error.args else None, "reason", None) or error
+    return str(below).rpartition("): ")[2]
 
 
 def _later(error: requests.HTTPError) -> str:

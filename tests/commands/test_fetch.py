@@ -14,7 +14,9 @@ from benchmarks.atlas_server import serving
 from pipeline import __main__ as door
 from pipeline.commands import fetch
 from pipeline.core.errors import InputError
+from tests.fixtures.archives import competition, write_zip
 from tests.fixtures.atlas_jpegs import served
+from tests.fixtures.kaggle_server import KaggleServer
 
 ROOT = Path(__file__).parents[2]
 LIST = "Id,Target\n" + "".join(f"{row // 4}_{row % 4}_A1_{row},{row % 28}\n" for row in range(40))
@@ -106,6 +108,29 @@ def test_a_server_that_is_not_there_ends_with_one_message(
     assert "the last 3 files could not be had; http://127.0.0.1:9/" in str(caught.value.code)
     assert "the connection broke (Cannot connect to host 127.0.0.1:9" in str(caught.value.code)
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_the_competition_becomes_a_source_that_only_has_to_be_named(
+    kaggle: KaggleServer, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    kaggle.archive = write_zip(tmp_path / "a.zip", competition()).read_bytes()
+    fetch.main(["kaggle"])
+    assert "data/kaggle/competition.zip: 4 training and 3 test samples, complete" in capsys.readouterr().out
+    assert [path.name for path in Path("data/kaggle").iterdir()] == ["competition.zip"]
+    kaggle.archive = b"another"
+    fetch.main(["kaggle"])
+    assert "complete and undamaged, as it was" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_refusal_leaves_nothing_behind(kaggle: KaggleServer) -> None:
+    kaggle.refusals.append((403, "Accept the rules", {}))
+    with pytest.raises(InputError, match=r"accept the rules of the competition at https"):
+        fetch.main(["kaggle"])
+    assert list(Path("data").iterdir()) == []
 
 
 @pytest.mark.usefixtures("project")

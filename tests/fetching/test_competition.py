@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.core.errors import InputError
 from pipeline.fetching import competition
-from pipeline.fetching.kaggle_client import COMPETITION
+from pipeline.fetching.kaggle_client import COMPETITION, KaggleAccount
 from pipeline.sources.archive import open_archive
 from pipeline.sources.samples import list_samples
 from tests.fixtures import archives
@@ -33,6 +33,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "kaggle"
 
 
+def fetch(folder: Path) -> str:
+    """Fetch as the command does."""
+    return competition.check_placed(folder) or competition.fetch(folder, KaggleAccount(COMPETITION))
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -40,7 +45,7 @@ def names(folder: Path) -> list[str]:
 def test_the_archive_is_fetched_and_can_be_packed(kaggle: KaggleServer, folder: Path) -> None:
     kaggle.archive = zipped(archives.competition())
     (folder / "groups.csv").write_text("id,antibody\n")  # the user's own stays
-    found = competition.fetch(folder, COMPETITION)
+    found = fetch(folder)
     assert "4 training and 3 test samples, complete and undamaged" in found
     assert names(folder) == ["competition.zip", "groups.csv"]
     assert (folder / "competition.zip").read_bytes() == kaggle.archive
@@ -55,7 +60,7 @@ def test_a_sample_without_an_image_is_found_and_the_archive_gets_no_name(kaggle:
     del files["train/a2_red.png"], files["test/t1_blue.png"]
     kaggle.archive = zipped(files)
     with pytest.raises(InputError, match=r"images are missing of 7 samples\n    a2_red, t1_blue") as error:
-        competition.fetch(folder, COMPETITION)
+        fetch(folder)
     assert "the archive was removed: run the same command again" in str(error.value)
     assert names(folder) == [".resume"]
     assert names(folder / ".resume") == ["lock"]
@@ -69,24 +74,24 @@ def test_a_damaged_member_is_found_by_its_checksum(kaggle: KaggleServer, folder:
     middle = info.header_offset + 30 + len(member) + info.compress_size // 2
     kaggle.archive = whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :]
     with pytest.raises(InputError, match=rf"files of competition\.zip are damaged\n    {member}"):
-        competition.fetch(folder, COMPETITION)
+        fetch(folder)
     assert names(folder) == [".resume"]
 
 
 def test_a_truncated_zip_is_refused(kaggle: KaggleServer, folder: Path) -> None:
     kaggle.archive = zipped(archives.competition())[:-30]
     with pytest.raises(InputError, match=r"not a complete zip archive \(File is not a zip file\)"):
-        competition.fetch(folder, COMPETITION)
+        fetch(folder)
     assert names(folder) == [".resume"]
 
 
 def test_files_that_are_there_are_checked_and_kept(kaggle: KaggleServer, folder: Path) -> None:
     archives.write_zip(folder / "human-protein-atlas-image-classification.zip", archives.competition())
-    assert competition.fetch(folder, COMPETITION).endswith("complete and undamaged, as it was")
+    assert fetch(folder).endswith("complete and undamaged, as it was")
     assert not kaggle.users  # nobody was asked
     files = archives.write_files(folder / "more", {"train/zz.csv": b""})
     (folder / "human-protein-atlas-image-classification.zip").write_bytes(b"PK\x03\x04 half of it")
     with pytest.raises(InputError, match=r"nothing was fetched: move the files away, or fetch into another folder"):
-        competition.fetch(folder, COMPETITION)
+        fetch(folder)
     assert files.exists()
     assert (folder / "human-protein-atlas-image-classification.zip").read_bytes() == b"PK\x03\x04 half of it"

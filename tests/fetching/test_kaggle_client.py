@@ -163,7 +163,10 @@ def test_without_a_network_the_message_says_so(
     from kagglesdk import kaggle_env
 
     monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, "http://127.0.0.1:9")
-    with pytest.raises(InputError, match=r"Kaggle cannot be reached"):
+    with pytest.raises(
+        InputError,
+        match=r"^Kaggle cannot be reached \(Failed to establish a new connection: \[Errno 111\] Connection refused\)",
+    ):
         download(target)
     assert not kaggle.users
 
