@@ -15,6 +15,7 @@ from pathlib import Path
 
 import dvc.api
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from dvc.exceptions import DvcException
 from pygit2 import GitError
@@ -101,7 +102,9 @@ def compare(first: ScoredRun, second: ScoredRun, settings: Score) -> tuple[Diffe
     """Compare the out-of-fold decisions of two runs on the samples that both have.
 
     Returns:
-        The difference in macro-F1 with its confidence interval, the table of labels, and the conclusion as text.
+        The difference in macro-F1 with its confidence interval, the table of labels, and the conclusion as text. If a
+        run has samples that the other one lacks, as with a further source, the table also counts the labels of these:
+        ``only_first`` and ``only_second``.
 
     Raises:
         InputError: the runs have no sample in common, or disagree on the true labels of one.
@@ -118,6 +121,8 @@ def compare(first: ScoredRun, second: ScoredRun, settings: Score) -> tuple[Diffe
     groups = after["group"].to_numpy(dtype=np.str_)
     truth = target_matrix(after["target"])
     found, table = difference(first.on(common), second.on(common), truth, groups, settings)
+    if len(first.samples) > len(common) or len(second.samples) > len(common):
+        table["only_first"], table["only_second"] = (_positives_beyond(run, common) for run in (first, second))
     lines = [_sentence(first.name, second.name, found, settings.confidence, len(common), len(np.unique(groups)))]
     if unshared := len(first.samples) + len(second.samples) - 2 * len(common):
         lines.append(f"{unshared} samples that are in only one of the two runs are left out.")
@@ -125,6 +130,12 @@ def compare(first: ScoredRun, second: ScoredRun, settings: Score) -> tuple[Diffe
         lines.append("Their folds differ, and part of the difference may come from that.")
     lines.append(ONE_SEED)
     return found, table, "\n".join(lines)
+
+
+def _positives_beyond(run: ScoredRun, common: "pd.Index[str]") -> npt.NDArray[np.int64]:
+    """How many samples with each label a run has beside the common ones, (28,)."""
+    counts: npt.NDArray[np.int64] = target_matrix(run.samples.drop(common)["target"]).sum(axis=0)
+    return counts
 
 
 def _sentence(first: str, second: str, found: Difference, confidence: float, samples: int, groups: int) -> str:
@@ -150,9 +161,15 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("first", metavar="A", help="folder of a run, or a git revision with outputs in DVC's cache")
     parser.add_argument("second", metavar="B", nargs="?", default=".", help="the same (default: the working folder)")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="also write the table of labels to this CSV file")
     parsed = parser.parse_args(arguments)
+    if parsed.out is not None and parsed.out.is_dir():
+        raise InputError(f"--out {parsed.out} is a folder: name a file")
     settings = load().score
     _, table, words = compare(read_scored_run(parsed.first), read_scored_run(parsed.second), settings)
+    if parsed.out is not None:
+        with paths.replacing(parsed.out) as temporary:
+            table.to_csv(temporary, index=False)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     clear = int(((table["low"] > 0) | (table["high"] < 0)).sum())
     by_chance = (1 - settings.confidence) * len(table)

@@ -37,11 +37,11 @@ def read_table(data: bytes, where: Path, columns: list[str], right: str) -> pd.D
     text = _decoded(data, where)
     separator = _separator(text, columns)
     try:
-        _check_lengths(text, separator, where, right)
-        # Without an index: rows that end in a separator would shift the columns.
-        table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False).fillna(
-            ""
-        )
+        own = _checked_columns(text, separator, columns, where, right)
+        # No index: rows that end in separators would shift the columns.
+        table = pd.read_csv(
+            io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, usecols=own, index_col=False
+        ).fillna("")
     except InputError:
         raise
     except (csv.Error, ValueError) as error:
@@ -67,21 +67,27 @@ def read_table(data: bytes, where: Path, columns: list[str], right: str) -> pd.D
     return rows
 
 
-def _check_lengths(text: str, separator: str, where: Path, right: str) -> None:
-    """Check that no row has more values than the header, as with labels that are separated like the columns.
+def _checked_columns(text: str, separator: str, columns: list[str], where: Path, right: str) -> list[int] | None:
+    """The numbers of the columns, if no row has more values than the header, as with labels separated like columns.
+
+    Returns:
+        They; None if the header does not have the named columns.
 
     Raises:
-        InputError: one does; the message names the first.
+        InputError: a row has more values; the message names the first.
         csv.Error: the text is no table.
     """
     rows = csv.reader(io.StringIO(text), delimiter=separator)
     header = next(rows, [])
+    if not {name.strip().lower() for name in header} >= {column.lower() for column in columns}:
+        return None
     for row in rows:
         if any(value.strip() for value in row[len(header) :]):
             raise InputError(
                 f"{where} has more values than its header in line {rows.line_num} ({separator.join(row)}): write rows "
                 f"such as {right}; several labels are separated by blanks or |, or are in quotes"
             )
+    return list(range(len(header)))
 
 
 def _decoded(data: bytes, where: Path) -> str:

@@ -109,6 +109,35 @@ def test_only_what_both_held_out_is_compared_whatever_its_order() -> None:
     assert "60 samples that are in only one of the two runs are left out." in words
 
 
+def test_what_a_further_source_brought_is_a_row_for_each_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = truth_of(120)
+    one = run_of("a", truth[:60], decided(truth[:60], 0.2))
+    both = run_of("b", truth, np.concatenate([decided(truth[:60], 0.1, seed=2), truth[60:]]))
+    found, table, words = compare(one, both, SETTINGS)
+    assert table["name"].tolist() == list(LABELS)
+    np.testing.assert_array_equal(table["positives"], truth[:60].sum(axis=0))
+    np.testing.assert_array_equal(table["only_first"], 0)
+    np.testing.assert_array_equal(table["only_second"], truth[60:].sum(axis=0))
+    assert "60 samples that are in only one" in words
+    # The further source's own samples are no part of the comparison, however well they are decided.
+    worse = run_of("b", truth, np.concatenate([decided(truth[:60], 0.1, seed=2), ~truth[60:]]))
+    assert compare(one, worse, SETTINGS)[0] == found
+    assert "only_second" not in compare(one, one, SETTINGS)[1]
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(COMMITTED)
+    for run in (one, both):
+        write_run(Path(run.name), run)
+    main(["a", "b", "--out", "tables/brought.csv"])
+    written = pd.read_csv("tables/brought.csv")
+    assert list(written.columns) == list(table.columns)
+    np.testing.assert_allclose(written["difference"], table["difference"])
+    assert " only_second" in capsys.readouterr().out
+    with pytest.raises(InputError, match="--out tables is a folder: name a file"):
+        main(["a", "b", "--out", "tables"])
+
+
 def test_runs_that_cannot_be_compared_are_refused() -> None:
     truth = truth_of(30)
     one = run_of("a", truth, truth)

@@ -97,7 +97,7 @@ def test_the_stages_that_read_a_section_are_those_of_dvc_yaml() -> None:
     assert readers["pack"] == "pack"
     assert readers["sample"] == "simulate"
     assert readers["tta"] == "tta"
-    assert readers["data"].split(", ") == ["folds", "pretrain", "tta", "score", "submit"]
+    assert readers["data"].split(", ") == ["folds", "pretrain", "train", "tta", "score", "submit"]
     assert (
         readers["network"]
         == readers["frozen"]

@@ -48,6 +48,8 @@ ELSEWHERE = (
     "dvc repro --pull",
     "dvc repro train@resnet34-cbam-0",
     "python -m benchmarks.gpu",
+    "python -m pipeline compare ../without-hpa",
+    "python -m pipeline correct-test-leak",
 )
 """How commands begin that need a network, an account, a GPU, hours, real images, another disk or a remote."""
 KEPT_TESTS = ("__init__.py", "test_progress.py")
