@@ -23,6 +23,8 @@ from pipeline.sources.samples import GROUPS, TRAIN
 
 HOPELESS = 100
 """Files in a row that could not be had, after which a run ends. What the server lacks counts until one was there."""
+AT_FIRST = 16
+"""The same while nothing has come yet, unless the server lacks the files: most likely there is no connection."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,10 @@ class AtlasRun:
     def _failed(self, lacking: Lacking, *, missing: bool) -> None:
         self.lacking.append(lacking)
         self._in_a_row += not (missing and self._ever)
-        if self._in_a_row >= HOPELESS:
+        if self._in_a_row >= (HOPELESS if self.transferred or missing else AT_FIRST):
             raise InputError(
-                f"the last {HOPELESS} files could not be had; {lacking.address}: {lacking.reason}: check the address "
-                "(--url) and the connection, then run the same command again: what was fetched is kept"
+                f"the last {self._in_a_row} files could not be had; {lacking.address}: {lacking.reason}: check the "
+                "address (--url) and the connection, then run the same command again: what was fetched is kept"
             )
 
     def _complete(self, part: Sequence[AtlasSample]) -> list[str]:

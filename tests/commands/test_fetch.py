@@ -99,7 +99,7 @@ def test_a_wrong_command_line_is_refused_before_anything_is_asked_for(arguments:
 def test_a_server_that_is_not_there_ends_with_one_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipeline.fetching.atlas_fetch.HOPELESS", 3)
+    monkeypatch.setattr("pipeline.fetching.atlas_fetch.AT_FIRST", 3)
     address = "http://127.0.0.1:9/{antibody}/{image}_{stain}.jpg"
     arguments = ["fetch", "atlas", "list.csv", "--size", "32", "--url", address, "--pause", "0.001", "--rate", "1000"]
     monkeypatch.setattr(sys, "argv", ["pipeline", *arguments])

@@ -171,7 +171,8 @@ def test_stains_of_different_sizes_are_no_sample(tmp_path: Path) -> None:
 def test_a_server_that_has_nothing_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manner: Manner, expected: str
 ) -> None:
-    monkeypatch.setattr(atlas_fetch, "HOPELESS", 5)
+    for name in ("HOPELESS", "AT_FIRST"):
+        monkeypatch.setattr(atlas_fetch, name, 5)
     with (
         serving(served, lambda *_: manner) as server,
         pytest.raises(InputError, match=rf"the last 5 files could not be had; http.*: {expected}: check the address"),
