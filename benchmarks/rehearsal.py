@@ -5,9 +5,10 @@ hundred has the files of a sample of the competition. The images have a few pixe
 training, so the scores mean nothing. Each stage runs as ``dvc repro`` runs it, in a copy of the project, with a quarter
 of the samples and with all of them, to show how its time grows. ``--external 0`` leaves out the second source.
 
-The last line is JSON: ``seconds`` and ``peak_mb`` of each stage with all samples (of both sources together, for stages
-that run for each), ``growth`` of its time from a quarter to all samples, beside ``linear`` and ``n_log_n``, what that
-would be for such times; and ``nothing_to_do_seconds``, the time of a ``dvc repro`` without stale stages.
+The last line is JSON: ``seconds``, ``cpu_seconds`` (of all cores) and ``peak_mb`` of each stage with all samples (of
+both sources together, for stages that run for each); ``growth`` of its processor time from a quarter to all samples,
+beside ``linear`` and ``n_log_n``, what that would be for such times; and ``nothing_to_do_seconds`` and
+``nothing_to_do_cpu_seconds``, the time of a ``dvc repro`` without stale stages.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -128,10 +130,10 @@ def write_predictions(project: Path) -> None:
             curve.to_csv(history, index=False)
 
 
-def run_stage(project: Path, stage: str, *arguments: str) -> tuple[float, float]:
-    """Run one stage in a new process; return its wall seconds and peak memory (MB)."""
+def run_stage(project: Path, stage: str, *arguments: str) -> tuple[float, float, float]:
+    """Run one stage in a new process; return its wall and processor seconds and its peak memory (MB)."""
     command = [sys.executable, "-m", f"pipeline.stages.{stage}", *arguments]
-    started = time.perf_counter()
+    started, before = time.perf_counter(), children_seconds()
     process = subprocess.Popen(command, cwd=project, env=os.environ | {"PYTHONPATH": str(project)})
     peak = 0
     # Not the figure of wait4, which includes the memory of this process at the time of the fork.
@@ -140,7 +142,13 @@ def run_stage(project: Path, stage: str, *arguments: str) -> tuple[float, float]
         time.sleep(0.02)
     if process.returncode:
         raise RuntimeError(f"the stage {stage} exited with {process.returncode}")
-    return time.perf_counter() - started, peak / 1e3
+    return time.perf_counter() - started, children_seconds() - before, peak / 1e3
+
+
+def children_seconds() -> float:
+    """Processor time of the processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _peak_memory_kb(pid: int) -> int:
@@ -150,7 +158,7 @@ def _peak_memory_kb(pid: int) -> int:
 
 
 def rehearse(project: Path, profile: Path, train: int, test: int, external: int) -> pd.DataFrame:
-    """Run all stages but train and tta; returns ``seconds`` and ``peak_mb``, a row per stage."""
+    """Run all stages but train and tta; returns ``seconds``, ``cpu_seconds`` and ``peak_mb``, a row per stage."""
     prepare(project, profile, train, test, external)
     sources = params.load(project / "params.yaml").data.sources
     figures = {}
@@ -158,13 +166,14 @@ def rehearse(project: Path, profile: Path, train: int, test: int, external: int)
         if stage == "ensemble":
             write_predictions(project)
         jobs = [("--source", source) for source in sources] if stage in PER_SOURCE else [()]
-        seconds, peaks = zip(*(run_stage(project, stage, *arguments) for arguments in jobs), strict=True)
-        figures[stage] = (sum(seconds), max(peaks))
-    return pd.DataFrame.from_dict(figures, orient="index", columns=["seconds", "peak_mb"])
+        measured = [run_stage(project, stage, *arguments) for arguments in jobs]
+        seconds, processor, peaks = zip(*measured, strict=True)
+        figures[stage] = (sum(seconds), sum(processor), max(peaks))
+    return pd.DataFrame.from_dict(figures, orient="index", columns=["seconds", "cpu_seconds", "peak_mb"])
 
 
-def time_nothing_to_do(project: Path) -> float:
-    """Time a ``dvc repro`` without stale stages; outputs that were not made are replaced by empty files.
+def time_nothing_to_do(project: Path) -> tuple[float, float]:
+    """Wall and processor seconds of a ``dvc repro`` without stale stages; outputs that are missing become empty files.
 
     Raises:
         RuntimeError: a stage was stale.
@@ -177,11 +186,11 @@ def time_nothing_to_do(project: Path) -> float:
                 Path(out.fs_path).parent.mkdir(parents=True, exist_ok=True)
                 Path(out.fs_path).touch()
         repo.commit(force=True)
-    started = time.perf_counter()
+    started, before = time.perf_counter(), children_seconds()
     output = subprocess.run(
         [sys.executable, "-m", "dvc", "repro"], cwd=project, check=True, capture_output=True, text=True
     ).stdout
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started, children_seconds() - before
     if "Running stage" in output:
         raise RuntimeError(f"dvc repro ran a stage: {output}")
     return seconds
@@ -193,11 +202,12 @@ def main(profile: Path, train: int, test: int, external: int) -> dict[str, Any]:
         small = rehearse(Path(quarter), profile, train // 4, test // 4, external // 4)
         table = rehearse(Path(full), profile, train, test, external)
         idle = time_nothing_to_do(Path(full))
-    table["growth"] = table["seconds"] / small["seconds"]
+    table["growth"] = table["cpu_seconds"] / small["cpu_seconds"]
     figures: dict[str, Any] = {str(name): column.round(2).to_dict() for name, column in table.items()}
     samples = train + test + external
     n_log_n = 4 * math.log(samples) / math.log(samples / 4)
-    figures |= {"linear": 4, "n_log_n": round(n_log_n, 2), "nothing_to_do_seconds": round(idle, 2), "samples": samples}
+    figures |= {"linear": 4, "n_log_n": round(n_log_n, 2), "samples": samples}
+    figures |= {"nothing_to_do_seconds": round(idle[0], 2), "nothing_to_do_cpu_seconds": round(idle[1], 2)}
     report(table.rename_axis("stage").reset_index(), figures)
     return figures
 

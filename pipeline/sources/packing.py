@@ -190,16 +190,19 @@ def _read_channels(
     archive: Archive, stem: str, form: SourceFormat
 ) -> Iterator[tuple[str, tuple[bytes, images.Image | images.DeepImage] | Problem]]:
     """The channels of a sample in the order of ``CHANNELS``, one at a time where each is a file."""
+    remedy = form.remedy
     if form.planes is None:
+        if sample_file(archive, stem) in archive.members:
+            remedy = "if a file such as ID.tif has all channels of a sample, list them in pack.planes of params.yaml"
         for channel in CHANNELS:
             if form.scaling is None:
-                yield channel, read_stain(archive, stem, channel, form.remedy)
+                yield channel, read_stain(archive, stem, channel, remedy)
             else:
                 name = stain_file(archive, f"{stem}_{channel}")
-                yield channel, _read(archive, name, images.decode_deep, form.remedy, form.limit)
+                yield channel, _read(archive, name, images.decode_deep, remedy, form.limit)
         return
     decode = partial(images.decode_planes, planes=len(form.planes), deep=form.scaling is not None)
-    found = _read(archive, sample_file(archive, stem), decode, form.remedy, form.limit)
+    found = _read(archive, sample_file(archive, stem), decode, remedy, form.limit)
     if isinstance(found, Problem):
         yield CHANNELS[0], found
         return

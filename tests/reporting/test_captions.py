@@ -11,7 +11,7 @@ from pipeline.core.labels import LABELS, parse_target
 from pipeline.core.params import load
 from pipeline.reporting.blocks import Cards, Pictures
 from pipeline.reporting.finished_run import FinishedRun, read_finished_run
-from pipeline.reporting.sections.dataset import duplicates_caption, folds_section, leakage_caption
+from pipeline.reporting.sections.dataset import duplicates_caption, folds_section, leak_caption, leakage_caption
 from pipeline.reporting.sections.decisions import blend_caption, calibration_caption, choice_caption, confusions_caption
 from pipeline.reporting.sections.scores import (
     pretraining_caption,
@@ -204,6 +204,8 @@ def test_duplicates_are_shown_side_by_side_with_what_they_say(run: FinishedRun) 
     assert "2 pairs of samples of the same field of view" in shown.caption
     assert "in 1 of them one is a test sample. In 1 the labels contradict each other" in shown.caption
     assert "No two samples" in duplicates_caption(run.duplicates[:0])
+    assert leak_caption(None) == ""
+    assert "3 of the 25 test samples also stand in a further source" in leak_caption({"samples": 3, "of": 25})
 
 
 def test_memory_of_the_antibody_is_told() -> None:

@@ -242,6 +242,16 @@ def test_a_16_bit_image_without_a_scaling_is_refused_with_the_parameter(tmp_path
         packed(folder, tmp_path / "out", SourceFormat(None, None))
 
 
+def test_one_file_for_all_channels_is_refused_with_the_parameter(tmp_path: Path) -> None:
+    folder = source(tmp_path / "source", "planes")
+    message = r"files are missing: if a file such as ID\.tif .* list them in pack\.planes"
+    with open_archive(folder) as archive, pytest.raises(InputError, match=message):
+        pack(archive, list_samples(archive)[0], SIDE, tmp_path)
+    (folder / "s2.tif").unlink()
+    with pytest.raises(InputError, match=r"files are missing: add the sample's file.*\n    s2\.tif$"):
+        packed(folder, tmp_path, SourceFormat(("yellow", "red", "blue", "green"), FIXED))
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 4000), st.integers(1, 255))
 def test_a_changed_byte_never_changes_a_16_bit_png_unnoticed(position: int, change: int) -> None:
