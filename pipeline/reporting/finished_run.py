@@ -32,6 +32,7 @@ TABLES = (
     "pr_curves",
     "calibration",
     "confusions",
+    "label-issues",
 )
 """Tables of the score stage that the report needs."""
 

@@ -12,6 +12,7 @@ from pipeline.core.labels import CHANNELS
 from pipeline.reporting.blocks import Card, Cards, Listing, PageSection, Table, TableCell, count_noun
 from pipeline.reporting.finished_run import FinishedRun
 from pipeline.reporting.pictures import channel_files, overlaid, thumbnail
+from pipeline.reporting.sections.annotations import label_issues_section
 from pipeline.reporting.sections.dataset import data_section, folds_section
 from pipeline.reporting.sections.decisions import (
     attention_section,
@@ -75,6 +76,7 @@ SECTIONS = (
     calibration_section,
     confusions_section,
     errors_section,
+    label_issues_section,
     attention_section,
     provenance_section,
 )
