@@ -39,9 +39,10 @@ from pipeline.core.labels import CHANNELS, LABELS, format_target, target_matrix
 from pipeline.core.paths import replacing
 from pipeline.core.progress import track
 from pipeline.evaluation.metrics import Bools, Floats
+from pipeline.inference.fold_model import FoldModel
 from pipeline.inference.new_images import batches, open_places
 from pipeline.inference.probabilities import VIEWS
-from pipeline.inference.trained_models import FoldModel, LoadedModels, predict
+from pipeline.inference.trained_models import LoadedModels, predict
 from pipeline.models import checkpoint
 from pipeline.models.classical import FeatureForest, extract_features
 from pipeline.simulation.competition import Entry, plan

@@ -9,7 +9,11 @@ The probabilities of each model are averaged over its folds and over the views o
 then blended, calibrated and compared with thresholds by the decision rule of the run that trained the models. Without
 such a run, the result is the uncalibrated mean of all models with one threshold for all labels.
 
-Reads the sections ``pack`` (size), ``tta`` and ``machine`` of params.yaml, the models, and blend/ beside their folder.
+If the run has described its training samples (reference.npz), the table also says how unlike them each sample is
+(``novelty``), and a warning names the samples of which 95 % of held-out training samples are less so.
+
+Reads the sections ``pack`` (size), ``tta`` and ``machine`` of params.yaml, the models, and, beside their folder, blend/
+and reference.npz.
 """
 
 import argparse
@@ -19,15 +23,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.core import params
-from pipeline.core.errors import InputError
+from pipeline.core import params, paths
+from pipeline.core.errors import EXAMPLES, InputError
 from pipeline.core.labels import CHANNELS, LABELS
 from pipeline.core.paths import replacing
 from pipeline.core.progress import say
 from pipeline.evaluation.calibration import Singles
 from pipeline.evaluation.decision_rule import DecisionRule
 from pipeline.evaluation.metrics import Bools
-from pipeline.inference.new_images import COMPOSITE_STAINS, Layout, batches, open_places, sample_ids
+from pipeline.evaluation.reference_file import stored_reference
+from pipeline.inference.new_images import Layout, batches, choose_layout, open_places, sample_ids
+from pipeline.inference.novelty import FALSE_ALARMS, TrainingSamples, is_novel
 from pipeline.inference.trained_models import (
     LoadedModels,
     WeightFiles,
@@ -79,26 +85,6 @@ def choose_rule(folder: Path, found: WeightFiles, threshold: float | None) -> tu
     return stored.rule, {model: {fold: found[model][fold] for fold in own} for model, own in stored.members.items()}
 
 
-def choose_layout(stains: str | None, *, rgb: bool) -> Layout:
-    """The files of a sample, from the values of ``--stains`` and ``--rgb``.
-
-    Raises:
-        InputError: ``stains`` lacks the protein, or names a stain that does not exist or that a composite lacks.
-    """
-    possible = COMPOSITE_STAINS if rgb else CHANNELS
-    if stains is None:
-        return Layout(possible, rgb)
-    named = stains.split(",")
-    if rgb and "yellow" in named:
-        raise InputError(f"--stains {stains}: an RGB composite (--rgb) has no yellow stain")
-    if CHANNELS[0] not in named or not set(named) <= set(possible):
-        raise InputError(
-            f"--stains {stains}: name {CHANNELS[0]}, which is the protein, and any of {', '.join(possible[1:])}; "
-            "separate them by commas only"
-        )
-    return Layout(tuple(channel for channel in CHANNELS if channel in named), rgb)
-
-
 def warn_of_missing_stains(models: LoadedModels, stains: Sequence[str]) -> None:
     """Warn if samples lack stains, and models were trained on complete samples only."""
     missing = [channel for channel in CHANNELS if channel not in stains]
@@ -107,6 +93,42 @@ def warn_of_missing_stains(models: LoadedModels, stains: Sequence[str]) -> None:
         say(
             f"warning: {', '.join(unprepared)} never saw images without {' or '.join(missing)} in training, and may "
             "predict them badly: train with augment.drop_stains above 0"
+        )
+
+
+def read_training_samples(folder: Path, found: WeightFiles, layout: Layout, size: int) -> TrainingSamples | None:
+    """What compares samples with the training samples of the run beside the models' folder; None if it cannot.
+
+    Raises:
+        InputError: the run's description of them is damaged.
+    """
+    reference = stored_reference(folder.absolute().parent)
+    if reference is None:
+        return None
+    path = found.get(reference.model, {}).get(reference.fold)
+    if path is None or not reference.is_of(path):
+        say(f"no novelty: {paths.REFERENCE} was made with other weights than those in {folder}: run dvc repro")
+        return None
+    if len(layout.stains) < len(CHANNELS):
+        say("no novelty: it compares all four stains with those of the training samples")
+        return None
+    model = load_models({reference.model: {reference.fold: path}}, size)[reference.model][0]
+    return TrainingSamples(reference, model)
+
+
+def warn_of_novel_samples(ids: Sequence[str], samples: int) -> None:
+    """Warn of samples that are unlike the training samples.
+
+    Args:
+        ids: of these samples.
+        samples: number of all samples.
+    """
+    if ids:
+        more = f" and {len(ids) - EXAMPLES:,} more" if len(ids) > EXAMPLES else ""
+        say(
+            f"warning: {len(ids):,} of {samples:,} samples are unlike the training samples ({', '.join(ids[:EXAMPLES])}"
+            f"{more}): their novelty is at least {1 - FALSE_ALARMS:g}, as that of {FALSE_ALARMS:.0%} of samples like "
+            "the training samples; look at them before you rely on their predictions"
         )
 
 
@@ -138,6 +160,7 @@ def predicted_tables(
     rule: DecisionRule,
     settings: params.Params,
     maps: Path | None,
+    known: TrainingSamples | None,
 ) -> Iterator[pd.DataFrame]:
     """Yield the table of each batch; if ``maps`` is given, also write the attention maps to that folder."""
     found = sample_ids(archive, layout)
@@ -145,7 +168,8 @@ def predicted_tables(
         _, predicted, decisions = rule.apply(predict(models, images, settings.tta.views))
         if maps is not None:
             write_overlays(maps, models, ids, images, decisions)
-        yield table(ids, predicted, decisions)
+        rows = table(ids, predicted, decisions)
+        yield rows if known is None else rows.assign(novelty=known.novelty(images))
 
 
 def check_outputs(out: Path, maps: Path | None) -> None:
@@ -204,15 +228,22 @@ def main(arguments: Sequence[str]) -> None:
     found = find_models(parsed.models)
     rule, used = choose_rule(parsed.models, found, parsed.threshold)
     models = load_models(used, settings.pack.size)
+    known = read_training_samples(parsed.models, found, layout, settings.pack.size)
     warn_of_missing_stains(models, layout.stains)
+    novel, samples = list[str](), 0
     with ExitStack() as stack:
         archive = stack.enter_context(open_places(parsed.images))
         file = stack.enter_context(replacing(out))
         folder = stack.enter_context(replacing(maps)) if maps else None
         if folder:
             folder.mkdir()
-        for number, rows in enumerate(predicted_tables(archive, layout, models, rule, settings, folder)):
+        tables = predicted_tables(archive, layout, models, rule, settings, folder, known)
+        for number, rows in enumerate(tables):
             rows.to_csv(file, mode="a", header=number == 0, index=False, float_format="%.6f", lineterminator="\n")
+            samples += len(rows)
+            if known is not None:
+                novel += rows["id"][is_novel(rows["novelty"].to_numpy())].tolist()
+    warn_of_novel_samples(novel, samples)
 
 
 def _list_jobs(jobs: Sequence[tuple[str, int]]) -> str:

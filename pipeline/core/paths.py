@@ -13,6 +13,8 @@ FOLDS = DATA / "folds.csv"
 DUPLICATES = DATA / "duplicates.csv"
 FOLDS_AUDIT = DATA / "folds-audit.json"
 BLEND = Path("blend")
+REFERENCE = Path("reference.npz")
+"""Embeddings and channel statistics of the training samples."""
 METRICS = Path("metrics.json")
 TABLES = Path("tables")
 TEST_LEAK = TABLES / "test-leak.csv"

@@ -53,6 +53,26 @@ FOUR_FILES = Layout()
 """The competition's layout, also that of the Human Protein Atlas's JPEGs of single stains."""
 
 
+def choose_layout(stains: str | None, *, rgb: bool) -> Layout:
+    """The files of a sample, from the values of ``--stains`` and ``--rgb``.
+
+    Raises:
+        InputError: ``stains`` lacks the protein, or names a stain that does not exist or that a composite lacks.
+    """
+    possible = COMPOSITE_STAINS if rgb else CHANNELS
+    if stains is None:
+        return Layout(possible, rgb)
+    named = stains.split(",")
+    if rgb and "yellow" in named:
+        raise InputError(f"--stains {stains}: an RGB composite (--rgb) has no yellow stain")
+    if CHANNELS[0] not in named or not set(named) <= set(possible):
+        raise InputError(
+            f"--stains {stains}: name {CHANNELS[0]}, which is the protein, and any of {', '.join(possible[1:])}; "
+            "separate them by commas only"
+        )
+    return Layout(tuple(channel for channel in CHANNELS if channel in named), rgb)
+
+
 @contextmanager
 def open_places(places: Sequence[Path]) -> Iterator[Archive]:
     """Open folders, zips and single files as one archive; a file that is named twice counts once.

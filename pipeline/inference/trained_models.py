@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from pipeline.core import hardware, params, paths, stray_files
+from pipeline.core import hardware, paths, stray_files
 from pipeline.core.errors import InputError
 from pipeline.core.labels import LABELS
 from pipeline.evaluation import prediction_files
@@ -24,34 +23,16 @@ from pipeline.evaluation.metrics import Floats
 from pipeline.evaluation.result_files import DECISIONS
 from pipeline.inference.attention_maps import LABEL_MAPS, MAP_SIZE, label_maps
 from pipeline.inference.finite import check_finite
+from pipeline.inference.fold_model import FoldModel
 from pipeline.inference.probabilities import probabilities
 from pipeline.models import checkpoint
-from pipeline.models.checkpoint import AnyModel
-from pipeline.sources.images import Image, shrink_quickly
+from pipeline.sources.images import Image
 
 FOLD = "fold-"
 """Prefix of the name of a weight file."""
 
 WeightFiles = dict[str, dict[int, Path]]
 """Weight files by model and fold."""
-
-
-@dataclass(frozen=True)
-class FoldModel:
-    """A model trained without one fold, and its section of params.yaml at the time."""
-
-    network: AnyModel
-    recipe: params.Model
-
-    @property
-    def drops_stains(self) -> bool:
-        """Whether the model was also trained on images without some of the reference stains."""
-        return isinstance(self.recipe, params.BackboneModel) and self.recipe.augment.drop_stains > 0
-
-    def to_input(self, images: Image) -> Tensor:
-        """Resize images (B, S, S, 4) uint8 to the model's input (B, 4, s, s), as packed images are."""
-        small = np.stack([shrink_quickly(image, self.recipe.size) for image in images])
-        return torch.from_numpy(small).permute(0, 3, 1, 2)
 
 
 LoadedModels = dict[str, list[FoldModel]]

@@ -96,6 +96,41 @@ class Cards:
 
 
 @dataclass(frozen=True)
+class MapPoint:
+    """A sample on a map.
+
+    Attributes:
+        sample: the sample.
+        x: from 0 on the left to 1 on the right.
+        y: from 0 at the top to 1 at the bottom.
+        labels: ids of its labels.
+        solid: drawn as a filled dot, not a ring.
+    """
+
+    sample: ShownSample
+    x: float
+    y: float
+    labels: Sequence[int]
+    solid: bool
+
+
+@dataclass(frozen=True)
+class SampleMap:
+    """Samples on a plane; those with the chosen label are coloured, and pointing at one shows it.
+
+    Attributes:
+        points: the samples.
+        labels: id, name and number of samples of each label to choose, the first one chosen at the start.
+        caption: of the map.
+    """
+
+    kind: ClassVar[str] = "map"
+    points: Sequence[MapPoint]
+    labels: Sequence[tuple[int, str, int]]
+    caption: str
+
+
+@dataclass(frozen=True)
 class Listing:
     """A long text, collapsed under its title."""
 
@@ -105,7 +140,7 @@ class Listing:
     caption: str
 
 
-Block = Tiles | Pictures | Table | Cards | Listing
+Block = Tiles | Pictures | Table | Cards | SampleMap | Listing
 
 
 @dataclass(frozen=True)

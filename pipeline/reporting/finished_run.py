@@ -16,6 +16,7 @@ from pipeline.core.labels import target_matrix
 from pipeline.core.params import Params
 from pipeline.data.fold_table import read_folds
 from pipeline.evaluation import leaderboard, result_files
+from pipeline.evaluation.reference_file import REMEDY, Reference, load_reference
 from pipeline.evaluation.result_files import AttentionMaps, Blend
 from pipeline.reporting.blocks import ShownSample
 from pipeline.sources.packed_array import open_images, read_index
@@ -32,6 +33,7 @@ TABLES = (
     "pr_curves",
     "calibration",
     "confusions",
+    "label-issues",
 )
 """Tables of the score stage that the report needs."""
 
@@ -54,6 +56,7 @@ class FinishedRun:
         held_out: out-of-fold probabilities and decisions, in the order of ``folds``.
         tables: the content of tables/, by name.
         maps: attention maps of the examples, from the best single model.
+        reference: the training samples as the first model sees them, in the order of ``folds``.
         pretraining: the learning curve of each model that was pre-trained without labels, by name; mostly none.
         submissions: Kaggle's scores of what was handed in, oldest first; mostly none.
     """
@@ -68,6 +71,7 @@ class FinishedRun:
     held_out: Blend
     tables: dict[str, pd.DataFrame]
     maps: AttentionMaps
+    reference: Reference
     pretraining: dict[str, pd.DataFrame]
     submissions: pd.DataFrame
 
@@ -99,18 +103,19 @@ def read_finished_run(params: Params) -> FinishedRun:
         InputError: a file is missing or damaged; the message says which stage to run.
     """
     sources = params.data.sources
-    metrics = _read_json(paths.METRICS)
+    metrics, folds = _read_json(paths.METRICS), read_folds()
     return FinishedRun(
         params=params,
         metrics=metrics,
         audit=_read_json(paths.FOLDS_AUDIT),
         indexes={source: read_index(source) for source in sources},
         images={source: open_images(source) for source in sources},
-        folds=read_folds(),
+        folds=folds,
         duplicates=_read_table(paths.DUPLICATES, "folds"),
         held_out=result_files.load_blend(result_files.HELD_OUT),
         tables={name: _read_table(paths.TABLES / f"{name}.csv", "score") for name in TABLES},
         maps=result_files.load_maps(best_model(metrics)),
+        reference=_read_reference(folds),
         pretraining={name: _read_table(paths.pretraining_history(name), "pretrain") for name in params.pretrain.models},
         submissions=leaderboard.read_scores(),
     )
@@ -120,6 +125,13 @@ def best_model(metrics: dict[str, Any]) -> str:
     """The single model with the highest macro-F1."""
     scores: dict[str, float] = metrics["models"]
     return max(scores, key=scores.__getitem__)
+
+
+def _read_reference(folds: pd.DataFrame) -> Reference:
+    reference = load_reference(paths.REFERENCE)
+    if not np.array_equal(reference.ids, folds["id"]):
+        raise InputError(f"{paths.REFERENCE}: its samples are not those of {paths.FOLDS}: {REMEDY}")
+    return reference
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline import __version__
-from pipeline.core.labels import CHANNELS
-from pipeline.reporting.blocks import Card, Cards, Listing, PageSection, Table, TableCell, count_noun
+from pipeline.core.labels import CHANNELS, LABELS
+from pipeline.reporting.blocks import Card, Cards, Listing, PageSection, SampleMap, Table, TableCell, count_noun
 from pipeline.reporting.finished_run import FinishedRun
-from pipeline.reporting.pictures import channel_files, overlaid, thumbnail
+from pipeline.reporting.pictures import channel_files, miniature, overlaid, thumbnail
+from pipeline.reporting.sections.annotations import label_issues_section
 from pipeline.reporting.sections.dataset import data_section, folds_section
 from pipeline.reporting.sections.decisions import (
     attention_section,
@@ -21,6 +22,7 @@ from pipeline.reporting.sections.decisions import (
     policies_section,
 )
 from pipeline.reporting.sections.scores import labels_section, score_section, training_section
+from pipeline.reporting.sections.similarity import map_section
 
 TEMPLATE = Path(__file__).parent / "template"
 
@@ -75,7 +77,9 @@ SECTIONS = (
     calibration_section,
     confusions_section,
     errors_section,
+    label_issues_section,
     attention_section,
+    map_section,
     provenance_section,
 )
 
@@ -88,6 +92,7 @@ def render(run: FinishedRun) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["label_name"] = LABELS.__getitem__
     return (
         environment.get_template("page.html").render(
             sections=sections,
@@ -95,10 +100,17 @@ def render(run: FinishedRun) -> str:
             thumbnails={key: thumbnail(image) for key, image in images.items()},
             overlay=lambda card, overlay: overlaid(images[card.sample.key], overlay.map),
             files=json.dumps(channel_files(images)),
+            miniatures=json.dumps(miniatures(run, sections)),
             size=max(image.shape[0] for image in images.values()),
         )
         + "\n"
     )
+
+
+def miniatures(run: FinishedRun, sections: Iterable[PageSection]) -> list[str]:
+    """A very small picture of each sample on the map, in the order of its points."""
+    maps = [block for section in sections for block in section.blocks if isinstance(block, SampleMap)]
+    return [miniature(run.images[one.sample.source][one.sample.row]) for block in maps for one in block.points]
 
 
 def cards(sections: Iterable[PageSection]) -> Iterable[Card]:

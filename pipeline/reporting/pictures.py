@@ -18,7 +18,11 @@ from pipeline.sources.images import Image, encode_webp, fit, shrink
 THUMB = 224
 """Side of a thumbnail in the report, in pixels."""
 
+MINI = 80
+"""Side of the pictures that the map of samples shows, in pixels."""
+
 THUMB_QUALITY = 75
+MINI_QUALITY = 50
 QUALITIES = (80, 65, 50, 35, 20, 10)
 """WebP qualities; the first at which the channels fit into `BUDGET` is used."""
 
@@ -58,6 +62,12 @@ def composite(image: Image) -> Image:
 def thumbnail(image: Image) -> str:
     """A small composite of (S, S, 4) uint8, as a data URI."""
     return data_uri(encode_webp(composite(_small(image)), THUMB_QUALITY))
+
+
+def miniature(image: Image) -> str:
+    """A very small composite of (S, S, 4) uint8, as WebP in base64."""
+    small = composite(shrink(image, min(MINI, image.shape[0])))
+    return base64.b64encode(encode_webp(small, MINI_QUALITY)).decode()
 
 
 def overlaid(image: Image, attention: npt.NDArray[np.uint8]) -> str:

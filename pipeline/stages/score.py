@@ -30,6 +30,7 @@ from pipeline.evaluation.diagnostics import (
     precision_recall,
     reliability,
 )
+from pipeline.evaluation.label_issues import rank_label_issues
 from pipeline.evaluation.metrics import Thresholds, binary_cross_entropy, calibration_error
 from pipeline.evaluation.score_tables import by_fold, by_label, expect_test, summarise
 from pipeline.reporting.charts import save_png
@@ -183,6 +184,8 @@ def main() -> None:
     history = read_history(params)
     examples = choose_examples(held_out.probabilities, held_out.decisions, truth, groups)
     examples.insert(0, "id", held_out.ids[examples.pop("position")])
+    issues = rank_label_issues(held_out.probabilities, truth)
+    issues.insert(0, "id", held_out.ids[issues.pop("position")])
     by_stage = {"as blended": held_out.uncalibrated}
     if choices["calibration"] != "none":
         by_stage[f"after {choices['calibration']}"] = held_out.probabilities
@@ -196,6 +199,7 @@ def main() -> None:
             reliability(probabilities, truth).assign(probabilities=stage) for stage, probabilities in by_stage.items()
         ),
         "confusions": confusions(held_out.decisions, truth),
+        "label-issues": issues,
         **tabulate(choices),
     }
     tables["test-leak"] = find_leak(read_duplicates(), params.data.sources[0])

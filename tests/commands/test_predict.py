@@ -20,7 +20,10 @@ from pipeline.core import params, paths
 from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS, LABELS
 from pipeline.core.paths import replacing
+from pipeline.evaluation.reference_file import Reference, digest
 from pipeline.inference.attention_maps import MAP_SIZE, label_maps
+from pipeline.inference.channel_statistics import channel_statistics
+from pipeline.inference.fold_model import FoldModel
 from pipeline.inference.trained_models import find_models
 from pipeline.models import checkpoint
 from pipeline.models.classical import FeatureForest
@@ -268,3 +271,50 @@ def test_the_command_ends_with_a_message_for_bad_input(monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "argv", ["pipeline", "predict", "absent"])
     with pytest.raises(SystemExit, match=r"^error: .*absent is missing"):
         door.main()
+
+
+def write_reference(folder: Path, weights: Path) -> None:
+    """A reference of 40 samples, half of them held out, of noise like that of the new samples."""
+    images = np.stack([field(f"known {number}", SIDE) for number in range(40)])
+    model = FoldModel(*checkpoint.load(weights))
+    Reference(
+        model="small",
+        fold=1,
+        weights=digest(weights),
+        ids=np.array([f"known {number}" for number in range(40)]),
+        targets=np.array(["0"] * 40),
+        folds=np.arange(40) % 2,
+        vectors=model.embed(images, "small"),
+        statistics=channel_statistics(images),
+        places=np.zeros((40, 2), np.float32),
+    ).save(folder / paths.REFERENCE)
+
+
+def test_samples_unlike_the_training_samples_are_named(
+    folder: Path, run: Predict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = run("new", "--threshold", "0.6")
+    assert "novelty" not in before
+    write_reference(folder, paths.model("small", 1))
+    odd = np.zeros((SIDE, SIDE, 4), np.uint8)
+    odd[:, ::2] = 255
+    write_files(folder / "new", {f"odd_{name}.png": png(odd[..., place]) for place, name in enumerate(CHANNELS)})
+    table = run("new", "--threshold", "0.6").set_index("id")
+    assert table.columns.tolist() == [*LABELS, "labels", "novelty"]
+    pd.testing.assert_frame_equal(table.loc[IDS].drop(columns="novelty"), before.set_index("id"))
+    assert table.loc["odd", "novelty"] == pytest.approx(20 / 21, abs=1e-5)
+    assert (table.loc[IDS, "novelty"] < 0.95).all()
+    assert "samples are unlike the training samples (" in capsys.readouterr().err
+    run("new", "--threshold", "0.6", "--stains", "green,blue")
+    assert "no novelty: it compares all four stains" in capsys.readouterr().err
+
+
+def test_a_reference_of_other_weights_is_not_used(
+    folder: Path, run: Predict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_reference(folder, paths.model("small", 0))
+    assert "novelty" not in run("new", "--threshold", "0.6")
+    assert "reference.npz was made with other weights than those in models" in capsys.readouterr().err
+    paths.REFERENCE.write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"reference\.npz is damaged .*run the reference stage again"):
+        run("new", "--threshold", "0.6")

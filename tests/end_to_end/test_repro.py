@@ -195,7 +195,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def test_all_stages_run_with_every_kind_of_model_and_without_a_network(project: Project) -> None:
     before = {"code", "complete-models", "simulate", "pack@sample", "contact-sheet@sample", "folds"}
-    assert project.first_run == before | jobs("train", *MODELS) | jobs("tta", *MODELS) | AFTER_TTA
+    assert project.first_run == before | jobs("train", *MODELS) | {"reference"} | jobs("tta", *MODELS) | AFTER_TTA
     assert not project.calls.exists(), project.calls.read_text()
 
 
@@ -238,7 +238,7 @@ def test_words_and_the_core_rerun_nothing(project: Project) -> None:
         (
             "models/attention",
             change(r"(?m)^class ", "ADDED = 1\n\n\nclass "),
-            jobs("train", *MODELS) | jobs("tta", *MODELS) | {f"explain@{model}" for model in MODELS},
+            jobs("train", *MODELS) | jobs("tta", *MODELS) | {"reference"} | {f"explain@{model}" for model in MODELS},
         ),
         ("reporting/charts", change(r'"#[0-9A-Fa-f]{6}"', '"#123456"'), {"score", "report"}),
         ("reporting/pictures", lambda text: text + "\nADDED = 1\n", {"contact-sheet@sample", "report"}),
@@ -275,7 +275,7 @@ def test_a_change_of_parameters_reruns_the_stages_that_read_them(project: Projec
         settings["templates"]["network"].update(size=64, epochs=7)
 
     stale = project.stale_with(seed)
-    assert stale == jobs("train", "forest") | {"ensemble", "score"} | shown
+    assert stale == jobs("train", "forest") | {"reference", "ensemble", "score"} | shown
     assert project.downstream(stale) == stale | jobs("tta", "forest") | AFTER_TTA
     stale = project.stale_with(views)
     assert stale == jobs("tta", *MODELS) | shown
@@ -292,7 +292,7 @@ def test_folds_and_submit_do_not_depend_on_the_images_themselves(project: Projec
     path = project.root / "data/packed/images/sample.npy"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    reading = {"contact-sheet@sample", "report"} | jobs("train", *MODELS) | jobs("tta", *MODELS)
+    reading = {"contact-sheet@sample", "reference", "report"} | jobs("train", *MODELS) | jobs("tta", *MODELS)
     assert project.stale() == {"pack@sample"} | reading | {f"explain@{model}" for model in MODELS}
     path.write_bytes(content)
     assert project.stale() == set()

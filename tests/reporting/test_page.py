@@ -135,6 +135,28 @@ def test_a_click_on_a_sample_opens_its_four_channels_at_packed_size(page: Page, 
     assert page.messages == []
 
 
+def test_the_map_shows_the_samples_of_a_label_and_the_one_pointed_at(page: Page, run: FinishedRun) -> None:
+    dots = "[...document.querySelectorAll('#map circle')]"
+    assert page.evaluate(f"{dots}.length") == len(run.folds)
+    assert (
+        page.evaluate(f"{dots}.filter(dot => dot.classList.contains('solid')).length") == run.reference.held_out.sum()
+    )
+    counts = run.truth.sum(axis=0)
+    chosen = f"{dots}.filter(dot => dot.classList.contains('chosen')).map(dot => dot.dataset.labels)"
+    first = page.evaluate("document.querySelector('#map select').value")
+    assert int(first) == counts.argmax()
+    assert len(page.evaluate(chosen)) == counts.max()
+    page.evaluate(
+        "(select => { select.value = '3'; select.dispatchEvent(new Event('change')); })"
+        "(document.querySelector('#map select'))"
+    )
+    assert [labels.split().count("3") for labels in page.evaluate(chosen)] == [1] * counts[3]
+    page.evaluate(f"{dots}[7].dispatchEvent(new Event('pointerover'))")
+    assert page.evaluate("document.querySelector('.seen img').decode().then(() => true)")
+    assert page.evaluate("document.querySelector('.seen p').innerText").startswith(f"{run.folds['id'][7]}: ")
+    assert page.messages == []
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_page_is_as_wide_as_a_telephone_and_as_dark_as_asked(page: Page, folder: Path, dark: bool) -> None:
     page.open(folder / paths.REPORT, width=400, dark=dark)

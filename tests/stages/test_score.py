@@ -77,6 +77,7 @@ def test_only_what_there_is_is_written_and_the_rest_taken_away() -> None:
         "examples.csv",
         "folds.csv",
         "history.csv",
+        "label-issues.csv",
         "labels.csv",
         "policies.csv",
         "pr_curves.csv",
@@ -139,3 +140,17 @@ def test_nothing_is_written_where_the_truth_does_not_fit() -> None:
 
 def shown_calibrations() -> list[str]:
     return pd.read_csv(paths.TABLES / "calibration.csv")["probabilities"].unique().tolist()
+
+
+@pytest.mark.usefixtures("finished_run")
+def test_label_issues_are_judged_by_calibrated_out_of_fold_probabilities() -> None:
+    held_out = result_files.load_blend(result_files.HELD_OUT)
+    issues = pd.read_csv(paths.TABLES / "label-issues.csv", dtype={"id": str})
+    assert list(issues) == ["id", "label", "name", "given", "suggested", "confidence"]
+    assert len(issues) > 0
+    position = {id_: row for row, id_ in enumerate(held_out.ids.tolist())}
+    target = read_folds().set_index("id")["target"]
+    for _, issue in issues.iterrows():
+        present = held_out.probabilities[position[issue["id"]], issue["label"]]
+        assert issue["confidence"] == pytest.approx(present if issue["suggested"] else 1 - present)
+        assert (str(issue["label"]) in target[issue["id"]].split()) == issue["given"] != issue["suggested"]

@@ -248,7 +248,7 @@ def errors_caption(run: FinishedRun, errors: pd.DataFrame) -> str:
     )
     if times > 1:
         text += f" {times} of them concern {label}."
-    return text + " Check these for wrong annotations first: an annotation error looks like an error of the model."
+    return text + " An annotation error looks like an error of the models; the next section lists likely ones."
 
 
 def attention_caption(run: FinishedRun, chosen: pd.DataFrame) -> str:

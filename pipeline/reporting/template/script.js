@@ -42,3 +42,20 @@ for (const head of document.querySelectorAll("th")) {
     body.append(...sorted, ...missing);
   });
 }
+
+const miniatures = JSON.parse(document.getElementById("miniatures").textContent);
+
+for (const plane of document.querySelectorAll(".plane")) {
+  const dots = [...plane.querySelectorAll("circle")];
+  const picture = new Image();
+  plane.querySelector("select").addEventListener("change", (event) => {
+    for (const dot of dots) dot.classList.toggle("chosen", dot.dataset.labels.split(" ").includes(event.target.value));
+  });
+  dots.forEach((dot, number) => {
+    dot.addEventListener("pointerover", () => {
+      picture.src = `data:image/webp;base64,${miniatures[number]}`;
+      plane.querySelector(".seen").prepend(picture);
+      plane.querySelector("p").textContent = dot.querySelector("title").textContent;
+    });
+  });
+}
