@@ -16,7 +16,8 @@ from pipeline.sources import zips
 from pipeline.sources.archive import Archive, Loose, Member, open_archive, spellings
 from pipeline.sources.file_names import ENDINGS
 from pipeline.sources.images import Image, decode_composite, fit
-from pipeline.sources.packing import read_file, read_stain, size_problems
+from pipeline.sources.packing import size_problems
+from pipeline.sources.stored_images import read_file, read_stain
 from pipeline.sources.threads import in_threads
 
 COMPOSITE_STAINS = ("green", "blue", "red")

@@ -13,8 +13,9 @@ from pipeline.core.entry import run_main, source_name
 from pipeline.core.paths import replacing
 from pipeline.core.progress import say
 from pipeline.sources.archive import open_archive
-from pipeline.sources.packing import IMAGES, INDEX, SourceFormat, pack
+from pipeline.sources.packing import IMAGES, INDEX, pack
 from pipeline.sources.samples import list_samples, unlisted
+from pipeline.sources.stored_images import SourceFormat
 
 
 def main() -> None:

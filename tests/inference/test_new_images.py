@@ -47,9 +47,9 @@ def test_no_more_is_read_than_a_batch_and_what_the_threads_hold(
     read = []
     whole = Loose.read
 
-    def counted(self: Loose) -> bytes:
+    def counted(self: Loose, limit: int) -> bytes:
         read.append(self.where)
-        return whole(self)
+        return whole(self, limit)
 
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(Loose, "read", counted)
@@ -63,9 +63,9 @@ def test_only_the_stains_of_the_layout_are_read_and_the_others_are_zero(
 ) -> None:
     layout, read, whole = Layout(("green", "red")), [], Loose.read
 
-    def noted(self: Loose) -> bytes:
+    def noted(self: Loose, limit: int) -> bytes:
         read.append(self.path.name)
-        return whole(self)
+        return whole(self, limit)
 
     monkeypatch.setattr(Loose, "read", noted)
     assert new_images.sample_ids(archive, layout) == IDS

@@ -20,11 +20,12 @@ from PIL import Image
 from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS
 from pipeline.core.pack_params import ChannelScaling, Percentile
-from pipeline.sources import images, packing, scaling
+from pipeline.sources import images, packing, scaling, stored_images
 from pipeline.sources.archive import open_archive
-from pipeline.sources.packing import IMAGES, SourceFormat, pack
+from pipeline.sources.packing import IMAGES, pack
 from pipeline.sources.samples import list_samples, unlisted
 from pipeline.sources.scaling import LEVELS, level_table, percentile
+from pipeline.sources.stored_images import SourceFormat
 from tests.fixtures.archives import png, table, write_files
 from tests.fixtures.tiffs import tiff
 
@@ -143,7 +144,7 @@ def test_an_interrupted_pass_counts_nothing_twice_and_gives_the_same(
     folder = source(tmp_path / "source")
     expected = packed(folder, tmp_path / "quiet", STAINS_OF_12_BITS)
     counted, interruptions = list[str](), [KeyboardInterrupt()]
-    count = packing.count_values
+    count = stored_images.count_values
 
     def interrupted(archive: Any, stem: str, form: SourceFormat) -> Any:
         counted.append(stem)
