@@ -38,7 +38,7 @@ def channel_statistics(images: Image) -> Doubles:
     Brightness is left out: it differs between microscopes and sessions, and networks that normalise each image do not
     see it.
     """
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255  # B, 4, S, S
+    x = torch.tensor(images).permute(0, 3, 1, 2).float() / 255  # B, 4, S, S
     flat = x.flatten(2)
     var, mean = torch.var_mean(flat, dim=2, correction=0)  # B, 4
     saturated = (flat == 1).float().mean(dim=2)

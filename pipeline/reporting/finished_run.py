@@ -56,7 +56,7 @@ class FinishedRun:
         held_out: out-of-fold probabilities and decisions, in the order of ``folds``.
         tables: the content of tables/, by name.
         maps: attention maps of the examples, from the best single model.
-        reference: the training samples as the first model sees them, in the order of ``folds``.
+        reference: the training samples as one model sees them, in the order of ``folds``.
         pretraining: the learning curve of each model that was pre-trained without labels, by name; mostly none.
         submissions: Kaggle's scores of what was handed in, oldest first; mostly none.
     """

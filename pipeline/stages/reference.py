@@ -1,9 +1,11 @@
-"""Describe the training samples as the first model sees them, to compare other samples with.
+"""Describe the training samples as the first network sees them, to compare other samples with.
 
-Reads data/folds.csv, the packed images and the model's weights of the first fold; writes reference.npz: embeddings and
-channel statistics of all training samples, and their places on a map. The samples of the first fold are held out from
-that model.
+If no model is a network, trained or frozen, it is the first model. Reads data/folds.csv, the packed images and the
+model's weights without the first fold; writes reference.npz: embeddings and channel statistics of all training samples,
+and their places on a map. The samples of the first fold are held out from that model.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,12 @@ MAPPED = 2_000
 
 PERPLEXITY = 30
 """Of t-SNE: about how many neighbours of a sample stay close to it. Its authors recommend 5 to 50."""
+
+
+def choose_model(models: Mapping[str, params.Model]) -> str:
+    """The first network, trained or frozen; if there is none, the first model."""
+    networks = [name for name, model in models.items() if isinstance(model, params.BackboneModel)]
+    return networks[0] if networks else next(iter(models))
 
 
 def map_places(vectors: Vectors, seed: int) -> npt.NDArray[np.float32]:
@@ -50,7 +58,7 @@ def map_places(vectors: Vectors, seed: int) -> npt.NDArray[np.float32]:
 def main() -> None:
     """Run the stage."""
     settings = params.load()
-    name, fold = next(iter(settings.models)), settings.folds.ids[0]
+    name, fold = choose_model(settings.models), settings.folds.ids[0]
     path = paths.model(name, fold)
     network, recipe = checkpoint.load(path)
     model = FoldModel(network.to(hardware.device()), recipe)

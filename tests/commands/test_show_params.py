@@ -102,7 +102,7 @@ def test_the_stages_that_read_a_section_are_those_of_dvc_yaml() -> None:
         readers["network"]
         == readers["frozen"]
         == readers["classical"]
-        == "complete-models, train (its own model's section), ensemble, score"
+        == "complete-models, train (its own model's section), reference, ensemble, score"
     )
     assert readers["machine"].startswith("no stage")
 

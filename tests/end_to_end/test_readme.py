@@ -195,7 +195,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
     committed = script.replace("make repro", "make repro && git commit --quiet --all --message Run\n: ", 1)
     assert committed != script
     clone.run(committed)
-    for name in [*written(), "predictions.csv", "overlays/*.png"]:
+    for name in [*written(), "predictions.csv", "overlays/*.png", "embeddings.csv"]:
         assert list(clone.root.glob(name)), name
     clone.run("date > notes.txt && git add notes.txt")  # there is something to commit, as a reader has
     section = ""
@@ -207,6 +207,8 @@ def test_every_command_runs(tmp_path: Path) -> None:
             lay_over(clone.root / "params.yaml", block.text)
         elif block.language == "sh":
             clone.run(f"source .venv/bin/activate\n{block.text}")
+        elif block.language == "python" and "from pipeline" in block.text:
+            clone.run(f"source .venv/bin/activate\npython - <<'END'\n{block.text}\nEND")
 
 
 @pytest.mark.parametrize("document", [README, RECIPES], ids=["readme", "recipes"])

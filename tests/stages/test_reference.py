@@ -1,4 +1,4 @@
-"""The training samples as the first model sees them: its embeddings, in the order of folds.csv."""
+"""The training samples as the first network sees them: its embeddings, in the order of folds.csv."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from pipeline.models.network import Network
 from pipeline.models.provenance import Provenance
 from pipeline.sources.packed_array import open_images
 from pipeline.stages import reference
-from tests.fixtures.models import TINY
+from tests.fixtures.models import CLASSICAL, FROZEN, TINY
 from tests.fixtures.runs import write_run
 
 COMMITTED = Path("params.yaml").resolve()
@@ -29,29 +29,29 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose first model is a small network."""
     monkeypatch.chdir(tmp_path)
     settings = YAML(typ="safe").load(COMMITTED)
-    settings["models"] = {"a-network": TINY.model_dump(mode="json"), "forest": {"kind": "classical"}}
+    settings["models"] = {"a-forest": {"kind": "classical"}, "network": TINY.model_dump(mode="json")}
     settings["machine"]["predict_batch"] = 7
     YAML(typ="safe").dump(settings, Path("params.yaml"))
     write_run()
     paths.REFERENCE.unlink()
     torch.manual_seed(0)
-    checkpoint.save(paths.model("a-network", params.load().folds.ids[0]), Network(TINY), TINY, Provenance())
+    checkpoint.save(paths.model("network", params.load().folds.ids[0]), Network(TINY), TINY, Provenance())
     return tmp_path
 
 
 @pytest.mark.usefixtures("folder")
-def test_it_describes_every_training_sample_by_the_first_model() -> None:
+def test_it_describes_every_training_sample_by_the_first_network() -> None:
     reference.main()
     found = load_reference(paths.REFERENCE)
     samples, fold = read_folds(), params.load().folds.ids[0]
-    assert (found.model, found.fold) == ("a-network", fold)
-    assert found.is_of(paths.model("a-network", fold))
+    assert (found.model, found.fold) == ("network", fold)
+    assert found.is_of(paths.model("network", fold))
     assert found.ids.tolist() == samples["id"].tolist()
     assert found.targets.tolist() == samples["target"].tolist()
     np.testing.assert_array_equal(found.held_out, samples["fold"] == fold)
     images = open_images(params.load().data.sources[0])[samples["row"].to_numpy()]
     np.testing.assert_allclose(found.statistics, channel_statistics(images), rtol=1e-5, atol=1e-5)
-    network, recipe = checkpoint.load(paths.model("a-network", fold))
+    network, recipe = checkpoint.load(paths.model("network", fold))
     with torch.no_grad():
         expected = image_features(network, FoldModel(network, recipe).to_input(images)).numpy()
     np.testing.assert_allclose(found.vectors, expected, rtol=1e-4, atol=1e-5)
@@ -60,6 +60,11 @@ def test_it_describes_every_training_sample_by_the_first_model() -> None:
     before = paths.REFERENCE.read_bytes()
     reference.main()
     assert paths.REFERENCE.read_bytes() == before
+
+
+def test_without_a_network_the_first_model_will_do() -> None:
+    assert reference.choose_model({"b": CLASSICAL, "a": CLASSICAL}) == "b"
+    assert reference.choose_model({"b": CLASSICAL, "a": FROZEN, "c": TINY}) == "a"
 
 
 def test_similar_samples_are_close_on_the_map_and_some_are_left_out_if_there_are_many(

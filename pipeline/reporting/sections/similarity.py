@@ -69,6 +69,6 @@ def agreement(truth: npt.NDArray[np.bool_], reference: Reference) -> str:
     share = (own & others[nearest]).any(axis=1).mean()
     chance = ((own.astype(np.int64) @ others.T) > 0).mean()
     return (
-        f"{share:.0%} of them share a label with the most similar training sample, which is never of their own group, "
-        f"against {chance:.0%} for a random one."
+        f"Of the dots, {share:.0%} share a label with the most similar ring, which is never of their own group; "
+        f"{chance:.0%} would with a random one."
     )
