@@ -11,6 +11,7 @@ COMMANDS = {
     "summary": "print the scores of the finished run, with intervals and baselines",
     "compare": "is one run better than another? Paired comparison of two folders or git revisions",
     "predict": "predict the locations in new images with trained models",
+    "export": "write a finished run as a package for other programs: ONNX, for the BioImage Model Zoo",
     "train-parallel": "train the stale models and folds side by side on Ray, one per GPU",
     "search": "search for a model's parameters; a fold that no trial saw judges the winner",
     "train-weights": "train weights on simulated fields, to start from (make weights)",
