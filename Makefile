@@ -79,7 +79,7 @@ check: lint test
 	@$(UV) -r requirements-search.txt -c requirements.lock
 	@touch $@
 
-.venv/dev.stamp: requirements.txt requirements-cluster.txt requirements-search.txt requirements-dev.txt requirements.lock | .venv/bin/uv
+.venv/dev.stamp: requirements.txt requirements-cluster.txt requirements-search.txt requirements-export.txt requirements-dev.txt requirements.lock | .venv/bin/uv
 	@echo "installing $<"
 	@$(UV) -r requirements-dev.txt -c requirements.lock
 	@touch $@

@@ -30,16 +30,23 @@ def summary(selection: Selection, sources: Sequence[str]) -> str:
     )
 
 
-def training_data(sources: Sequence[str], samples: int, groups: int) -> tuple[str, str]:
+def training_data(selection: Selection, sources: Sequence[str]) -> tuple[str, str]:
     """Name and description of the data set."""
-    listed = " and ".join(sources)
+    listed, samples, groups = " and ".join(sources), selection.score.samples, selection.score.groups
+    recipes = [model.recipe for folds in selection.models.values() for model in folds]
+    starts = {
+        f"{recipe.pretrained if isinstance(recipe.pretrained, str) else 'weights of timm'}"
+        for recipe in recipes
+        if isinstance(recipe, BackboneModel) and recipe.pretrained
+    }
+    start = f" The networks started from {' and '.join(sorted(starts))}." if starts else ""
     if list(sources) == [SIMULATED]:
         return (
             "Simulated competition",
             f"{samples:,} simulated fields of view of {groups:,} groups (simulated antibodies) with 28 labels, drawn "
-            "by the project itself. No real cells.",
+            f"by the project itself. No real cells.{start}",
         )
-    return f"Sources {listed}", f"{samples:,} fields of view of {groups:,} groups (antibodies): {listed}."
+    return f"Sources {listed}", f"{samples:,} fields of view of {groups:,} groups (antibodies): {listed}.{start}"
 
 
 def readme(selection: Selection, sources: Sequence[str], packed: int, license_: str, authors: Sequence[str]) -> str:
@@ -51,7 +58,7 @@ def readme(selection: Selection, sources: Sequence[str], packed: int, license_: 
             LABELS, selection.rule.thresholds, score.positives, score.by_label, strict=True
         )
     ]
-    data, about = training_data(sources, score.samples, score.groups)
+    data, about = training_data(selection, sources)
     return f"""# {title(selection)}
 
 {summary(selection, sources)}
@@ -64,23 +71,26 @@ python predict.py FOLDER > predictions.csv
 ```
 
 FOLDER has four square 8-bit grayscale PNGs per sample, ID_green.png, ID_blue.png, ID_red.png and ID_yellow.png. A row
-of the table has the id, the probability of each label, and the predicted labels. `predict.py` has 30 lines to start
-from. With the BioImage Model Zoo's library (`pip install bioimageio.core onnxruntime`): `bioimageio test PACKAGE.zip`.
+of the table has the id, the probability of each label, and the predicted labels.
 
 ## Input and output
 
 `model.onnx` takes `images`, uint8 (N, 4, H, H), in the order {", ".join(CHANNELS)}, of any batch size and side H, and
-returns `probabilities`, float32 (N, 28). Everything between is in the graph: resizing to {packed} px by area (smaller
-images are enlarged, {packed} px and more are better), normalisation, {_networks(selection)}, the blend and its
-calibration. Do not stretch the contrast: each image is normalised by its own statistics{_fixed(selection)}.
+returns `probabilities`, float32 (N, 28). Everything between is in the graph: resizing to {packed} px (larger images by
+area, smaller ones by linear interpolation), normalisation, {_networks(selection)}, and calibration.
+{_exposure(selection)}
 
 A label is predicted if its probability reaches its threshold in `decisions.json`; if none does, the most probable
 label is predicted.
 
 ## Validation
 
-{_sentence(selection, sources)} Each sample was decided by models and thresholds that were not fitted on it, and samples
-of one antibody were kept together. Macro-F1 is the mean F1 over the 28 labels. {_left_out(selection)}
+{_sentence(selection, sources)}
+
+Each sample was decided by models and thresholds that were not fitted on it, and samples of one antibody were kept
+together. Macro-F1 is the mean F1 over the 28 labels. F1 of few positives is biased downwards; the interval corrects for
+this bias and is shifted upwards.
+{_left_out(selection)}
 
 | label | threshold | positives | F1 |
 |---|---|---|---|
@@ -103,7 +113,7 @@ To validate it on your own images, run `predict.py` on labelled ones, and compar
 - `decisions.json`: labels, channels, thresholds, and what the graph is made of.
 - `predict.py`: reads PNGs and prints the table.
 - `test_input.npy`, `test_output.npy`: two samples and their probabilities.
-- `cover.png`: these two samples (protein green, nucleus blue, microtubules red), and where the networks look for the
+- `cover.png`: the first of them (protein green, nucleus blue, microtubules red), and where the networks look for its
   most probable label.
 
 Authors: {", ".join(authors)}. Licence: {license_}.
@@ -117,26 +127,29 @@ def notes(selection: Selection) -> list[str]:
         lines.append(_left_out(selection))
     if selection.single:
         lines.append(
-            "one network with one view: the score above is of this model's folds with all views, and is an upper limit"
+            "one network with one view: the score is of this model with all views, and probably a little higher"
         )
     return lines
 
 
 def _sentence(selection: Selection, sources: Sequence[str]) -> str:
-    kind = "On simulated images: " if SIMULATED in sources[:1] else ""
-    what = "the model's networks with all views (this package: one of them, one view): " if selection.single else ""
-    return f"{kind}{what}{selection.score}."
+    kind = " of simulated images" if SIMULATED in sources[:1] else ""
+    of = " of its model with all folds and views" if selection.single else ""
+    return f"Score{of}{kind}: {selection.score}."
 
 
 def _networks(selection: Selection) -> str:
-    count, views = len(selection.networks), len(selection.views)
-    return f"{count} network{'s' * (count > 1)} on {views} view{'s' * (views > 1)}, averaged"
+    if selection.single:
+        return "one network"
+    views = len(selection.views)
+    return f"{len(selection.networks)} networks, each on {views} view{'s' * (views > 1)} of the image, their mean"
 
 
-def _fixed(selection: Selection) -> str:
+def _exposure(selection: Selection) -> str:
     recipes = [model.recipe for folds in selection.models.values() for model in folds]
-    fixed = any(isinstance(recipe, BackboneModel) and recipe.normalise == "dataset" for recipe in recipes)
-    return ", except for models with fixed statistics, whose images need the exposure of the training images" * fixed
+    if any(isinstance(recipe, BackboneModel) and recipe.normalise == "dataset" for recipe in recipes):
+        return "Normalisation is by the statistics of the training images, so images need their exposure."
+    return "Do not stretch the contrast: each image is normalised by its own statistics."
 
 
 def _left_out(selection: Selection) -> str:

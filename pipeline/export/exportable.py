@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.models import attention, heads, pooling
-from pipeline.models.heads import KNOTS, SHARPNESS, KernelHead, pool_stages
+from pipeline.models.heads import KNOTS, SHARPNESS, KernelHead
 from pipeline.models.network import Network
 
 # Coefficients, lowest power first, of the rational functions of AS 241's PPND7, near the median and in the tails.
@@ -24,42 +24,41 @@ class Probabilities(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
-        self.kernel = None if network.kernel is None else PlainKernelHead(network.kernel)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 4, S, S) float32, whole values from 0 to 255, to probabilities (B, 28)."""
-        if self.kernel is None:
-            logits: Tensor = self.network(images)
+        network = self.network
+        if network.kernel is None:
+            logits: Tensor = network(images)
         else:
-            logits = self.kernel(pool_stages(self.network.feature_maps(images)))
+            logits = kernel_logits(network.kernel, network.head_features(images))
         return logits.sigmoid()
 
 
-class PlainKernelHead(nn.Module):
-    """``KernelHead`` without what ONNX lacks: binary search, the inverse normal distribution, and ``cdist``."""
+def kernel_logits(head: KernelHead, features: Tensor) -> Tensor:
+    """``KernelHead`` without what ONNX lacks: binary search, the inverse normal distribution, and ``cdist``.
 
-    def __init__(self, head: KernelHead) -> None:
-        super().__init__()
-        self.head = head
+    Args:
+        head: fitted.
+        features: (B, F).
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, F) to logits (B, 28)."""
-        head = self.head
-        scores = self._normal_scores(features)
-        points = head.points
-        squares = scores.square().sum(1, keepdim=True) + points.square().sum(1) - 2 * scores @ points.T
-        p = head.share + torch.exp(-squares.clamp_min(0) / head.spread) @ head.weight
-        return heads._log_softplus(SHARPNESS * p) - heads._log_softplus(SHARPNESS * (1 - p))
+    Returns:
+        (B, 28).
+    """
+    scores, points = _normal_scores(head, features), head.points
+    squares = scores.square().sum(1, keepdim=True) + points.square().sum(1) - 2 * scores @ points.T
+    p = head.share + torch.exp(-squares.clamp_min(0) / head.spread) @ head.weight
+    return heads._log_softplus(SHARPNESS * p) - heads._log_softplus(SHARPNESS * (1 - p))
 
-    def _normal_scores(self, features: Tensor) -> Tensor:
-        knots, ranks = self.head.knots, self.head.ranks  # KNOTS, F; KNOTS
-        x = features[:, None]
-        below = ((knots <= x).sum(1) - 1).clamp_min(0)  # B, F
-        above = (knots < x).sum(1).clamp_max(KNOTS - 1)
-        low, high = knots.gather(0, below), knots.gather(0, above)
-        between = high > low
-        way = torch.where(between, (features - low) / torch.where(between, high - low, 1.0), 0.5)
-        return inverse_normal(ranks[below] + way * (ranks[above] - ranks[below]))
+
+def _normal_scores(head: KernelHead, features: Tensor) -> Tensor:
+    knots, x = head.knots, features[:, None]  # KNOTS, F; B, 1, F
+    below = ((knots <= x).sum(1) - 1).clamp_min(0)  # B, F
+    above = (knots < x).sum(1).clamp_max(KNOTS - 1)
+    low, high = knots.gather(0, below), knots.gather(0, above)
+    between = high > low
+    way = torch.where(between, (features - low) / torch.where(between, high - low, 1.0), 0.5)
+    return inverse_normal(torch.lerp(head.ranks[below], head.ranks[above], way))
 
 
 def inverse_normal(p: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The decision path as one ONNX graph, from images to calibrated probabilities. The only module with ONNX."""
 
+import copy
 import importlib.util
 import json
 import logging
@@ -40,7 +41,7 @@ def check_installed() -> None:
     Raises:
         InputError: one is missing.
     """
-    needed = ("onnx", "onnxscript", "onnxruntime", "bioimageio.spec", "bioimageio.core")
+    needed = ("onnx", "onnxscript", "onnxruntime", "bioimageio.spec")
     missing = [name for name in needed if not _is_there(name)]
     if missing:
         raise InputError(
@@ -49,12 +50,12 @@ def check_installed() -> None:
 
 
 def export(
-    networks: Networks, preparation: Preparation, decision: Decision, described: Mapping[str, object], path: Path
+    networks: Networks, preparation: Preparation, decision: Decision, described: Mapping[str, object], *, path: Path
 ) -> None:
     """Write the graph: images (N, 4, H, H) uint8 to probabilities (N, 28), for any N and H.
 
     Args:
-        networks: in the order of ``decision``; on the CPU, in evaluation mode.
+        networks: in the order of ``decision``, in evaluation mode.
         preparation: has an output for each size of the networks.
         decision: blends their probabilities.
         described: data to store in the file, by key, as JSON.
@@ -71,7 +72,8 @@ def export(
     parts = [_part(preparation, (example,), ({0: _BATCH, 2: side, 3: side},), [INPUT], list(sides.values()), "images")]
     exporter = _NetworkExporter()
     for number, (name, size, network) in enumerate(track(networks, "exporting", total=len(networks), unit="networks")):
-        parts.append(exporter.part(name, Probabilities(network), size, sides[size], f"network_{number}"))
+        on_cpu = Probabilities(copy.deepcopy(network).cpu())
+        parts.append(exporter.part(name, on_cpu, size, sides[size], f"network_{number}"))
     # Different tensors, since the exporter takes equal ones for a single input.
     found = tuple(torch.zeros(2 * decision.views, len(LABELS)) for _ in networks)
     names = [f"network_{number}" for number in range(len(networks))]
@@ -219,7 +221,11 @@ def _join(parts: Sequence["onnx.ModelProto"]) -> "onnx.ModelProto":
 
 
 def _strip(graph: "onnx.GraphProto") -> None:
-    """Remove what the exporter noted for its own debugging: traces with the paths of this machine."""
+    """Remove unused constants, and the exporter's notes for debugging: traces with the paths of this machine."""
+    used = _used(graph)
+    kept = [value for value in graph.initializer if value.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
     for noted in (*graph.node, *graph.input, *graph.output, *graph.initializer):
         del noted.metadata_props[:]
         noted.doc_string = ""
@@ -231,6 +237,13 @@ def _strip(graph: "onnx.GraphProto") -> None:
     del graph.value_info[:]
 
 
+def _used(graph: "onnx.GraphProto") -> set[str]:
+    """The names that the nodes and the output of a graph and of its branches use."""
+    found = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    branches = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
+    return found.union(*map(_used, branches))
+
+
 def _is_there(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
@@ -239,7 +252,7 @@ def _is_there(name: str) -> bool:
 
 
 def _silence_exporter() -> None:
-    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+    for name in ("torch.onnx", "torch.__trace", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

