@@ -15,6 +15,7 @@ COMMANDS = {
     "submit-to-kaggle": "check submission.csv, hand it in, and print its scores",
     "correct-test-leak": "write a second submission, with the labels of test images that a further source shows too",
     "embed": "a vector for each image or sample, to search and compare with",
+    "export": "write a finished run as a package for other programs: ONNX, for the BioImage Model Zoo",
     "train-parallel": "train the stale models and folds side by side on Ray, one per GPU",
     "search": "search for a model's parameters; a fold that no trial saw judges the winner",
     "train-weights": "train weights on simulated fields, to start from (make weights)",

@@ -20,6 +20,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
@@ -220,6 +221,11 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--maps", metavar="DIR", type=Path, help="write attention maps to this new folder")
     parser.add_argument("--threshold", type=float, help="one threshold for all labels, not the run's decision rule")
+    parser.add_argument(
+        "--precision",
+        choices=get_args(params.Precision),
+        help="of the networks, in place of the models' own; fp32 gives the numbers of an exported package",
+    )
     parsed = parser.parse_args(arguments)
     layout = choose_layout(parsed.stains, rgb=parsed.rgb)
     settings = params.load()
@@ -227,7 +233,7 @@ def main(arguments: Sequence[str]) -> None:
     check_outputs(out, maps)
     found = find_models(parsed.models)
     rule, used = choose_rule(parsed.models, found, parsed.threshold)
-    models = load_models(used, settings.pack.size)
+    models = load_models(used, settings.pack.size, parsed.precision)
     known = read_training_samples(parsed.models, found, layout, settings.pack.size)
     warn_of_missing_stains(models, layout.stains)
     novel, samples = list[str](), 0

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.core import hardware, paths, stray_files
+from pipeline.core import hardware, params, paths, stray_files
 from pipeline.core.errors import InputError
 from pipeline.core.labels import LABELS
 from pipeline.evaluation import prediction_files
@@ -63,12 +63,13 @@ def find_models(folder: Path) -> WeightFiles:
     return found
 
 
-def load_models(found: WeightFiles, size: int) -> LoadedModels:
+def load_models(found: WeightFiles, size: int, precision: params.Precision | None = None) -> LoadedModels:
     """Load all models, onto the device.
 
     Args:
         found: the weight files.
         size: side in pixels of the images they will be applied to.
+        precision: of the forward pass, in place of that in the model's section.
 
     Raises:
         InputError: a file is damaged, was trained on other labels or channels, or needs larger images.
@@ -81,6 +82,8 @@ def load_models(found: WeightFiles, size: int) -> LoadedModels:
                 raise InputError(
                     f"{path} needs images of {recipe.size} pixels: raise pack.size ({size}) in params.yaml to that"
                 )
+            if precision is not None and isinstance(recipe, params.BackboneModel):
+                recipe = recipe.model_copy(update={"precision": precision})
             loaded.setdefault(model, []).append(FoldModel(network.to(hardware.device()), recipe))
     return loaded
 
