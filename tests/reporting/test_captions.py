@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -11,6 +12,7 @@ from pipeline.core.labels import LABELS, parse_target
 from pipeline.core.params import load
 from pipeline.reporting.blocks import Cards, Pictures
 from pipeline.reporting.finished_run import FinishedRun, read_finished_run
+from pipeline.reporting.sections.annotations import label_issues_caption, label_issues_section
 from pipeline.reporting.sections.dataset import duplicates_caption, folds_section, leak_caption, leakage_caption
 from pipeline.reporting.sections.decisions import blend_caption, calibration_caption, choice_caption, confusions_caption
 from pipeline.reporting.sections.scores import (
@@ -22,6 +24,7 @@ from pipeline.reporting.sections.scores import (
     training_section,
     verdict,
 )
+from pipeline.reporting.sections.similarity import agreement
 from tests.fixtures.runs import write_run
 
 COMMITTED = Path("params.yaml").resolve()
@@ -221,3 +224,28 @@ def test_a_leak_is_told(run: FinishedRun) -> None:
     assert "No group is in two folds" in caption(run)
     leaking = dataclasses.replace(run, audit=run.audit | {"held_out_share_with_group_in_training": 0.25})
     assert "25.0% of the held-out samples have their group in training" in caption(leaking)
+
+
+def test_label_issues_are_counted_and_each_group_is_shown_once(run: FinishedRun) -> None:
+    issues = run.tables["label-issues"]
+    text = label_issues_caption(run, issues)
+    given = int((issues["given"] == 1).sum())
+    assert f"finds {len(issues)} labels of {issues['id'].nunique()} samples that may be wrong" in text
+    assert f"{len(issues) - given} missing (“Also ...?”) and {given} given by mistake" in text
+    assert text.endswith("all of these are errors of the models.")
+    assert "contradicted by" in label_issues_caption(run, issues[:0])
+    (block,) = label_issues_section(run).blocks
+    assert isinstance(block, Cards)
+    group = dict(zip(run.folds["id"], run.folds["group"], strict=True))
+    shown = [group[card.sample.id] for card in block.cards]
+    assert len(set(shown)) == len(shown) > 1
+
+
+def test_the_map_says_how_often_the_most_similar_sample_shares_a_label(run: FinishedRun) -> None:
+    reference = run.reference
+    known = np.flatnonzero(~reference.held_out)
+    scaled = (reference.vectors - reference.vectors[known].mean(0)) / reference.vectors[known].std(0)
+    units = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
+    nearest = [known[(units[known] @ units[row]).argmax()] for row in np.flatnonzero(reference.held_out)]
+    share = (run.truth[reference.held_out] & run.truth[nearest]).any(axis=1).mean()
+    assert f"Of the dots, {share:.0%} share a label" in agreement(run.truth, reference)
