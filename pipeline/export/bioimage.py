@@ -110,8 +110,8 @@ def description(folder: Path, described: Described, rule: Mapping[str, object]) 
     }  # fmt: skip
 
 
-def validate(package: Path, name: Path) -> None:
-    """Validate a package, which will have another name, with bioimageio.spec, with all files that it names.
+def validate(folder: Path, name: Path) -> None:
+    """Validate the files of a package, before they are zipped, with bioimageio.spec.
 
     Raises:
         InputError: it is not valid.
@@ -122,7 +122,7 @@ def validate(package: Path, name: Path) -> None:
         from loguru import logger
 
         logger.disable("bioimageio")
-        summary = load_description(package, perform_io_checks=True).validation_summary
+        summary = load_description(folder / "rdf.yaml", perform_io_checks=True).validation_summary
     problems = [f"{'.'.join(map(str, error.loc))}: {error.msg}" for error in summary.errors]
     if problems or summary.status == "failed":
         found = "; ".join(dict.fromkeys(problems)) or summary.status

@@ -78,10 +78,10 @@ def write(
             )
             with (folder / "rdf.yaml").open("w", encoding="utf-8") as file:
                 YAML(typ="safe", pure=True).dump(bioimage.description(folder, described, rule), file)
+            bioimage.validate(folder, out)
             _zip(folder, temporary)
         finally:
             shutil.rmtree(folder)
-        bioimage.validate(temporary, out)
 
 
 def decisions(selection: Selection, packed: int) -> dict[str, Any]:
