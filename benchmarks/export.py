@@ -180,4 +180,8 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default: %(default)s)")
     parser.add_argument("--quantised", action="store_true", help="also measure a graph of 8 bits")
     given = parser.parse_args()
-    run_main(lambda: main(given.package, given.batch, given.rounds, eight_bits=given.quantised))
+
+    def measure() -> None:
+        main(given.package, given.batch, given.rounds, eight_bits=given.quantised)
+
+    run_main(measure)

@@ -1,6 +1,7 @@
 """A package: valid, the same numbers as ``predict``, and without torch."""
 
 import hashlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from pipeline.commands import export, predict
 from pipeline.core import params, paths
 from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS, LABELS
-from pipeline.export import bioimage, documents, graphs
+from pipeline.export import bioimage, documents, graphs, package, sessions
 from pipeline.export.selection import select
 from tests.fixtures.archives import field, png, write_files
 from tests.fixtures.exports import MODELS, write_exportable_run
@@ -50,10 +51,10 @@ def write_samples(folder: Path) -> None:
     )
 
 
-def run_script(package: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def run_script(packed: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Unpack a package and run its script, without what it may not need."""
-    folder = package.with_suffix("")
-    with zipfile.ZipFile(package) as archive:
+    folder = packed.with_suffix("")
+    with zipfile.ZipFile(packed) as archive:
         archive.extractall(folder)
     command = [sys.executable, "-c", HIDDEN, str(folder / "predict.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -87,7 +88,7 @@ def quick() -> Callable[..., Any]:
     """``export`` without the graph, which takes most of the time: what is selected."""
 
     def quick(*arguments: str) -> Any:
-        with mock.patch.object(export.package, "write") as write:
+        with mock.patch.object(package, "write") as write:
             export.main(arguments)
         return write.call_args.args[1]
 
@@ -211,9 +212,9 @@ def test_a_package_is_replaced_only_by_a_valid_one(run: Path) -> None:
 @pytest.mark.usefixtures("run")
 def test_a_graph_that_computes_something_else_is_not_written() -> None:
     with (
-        mock.patch.object(export.package.sessions, "run", return_value=np.full((1, 28), 0.5, np.float32)),
+        mock.patch.object(sessions, "run", return_value=np.full((1, 28), 0.5, np.float32)),
         mock.patch.object(graphs, "export"),
-        mock.patch.object(export.package.sessions, "open_session"),
+        mock.patch.object(sessions, "open_session"),
         pytest.raises(InputError, match="the probabilities of the exported graph differ by 0"),
     ):
         export.main(["--out", "wrong.zip"])
@@ -230,7 +231,7 @@ def test_a_name_that_is_no_zip_is_an_error(out: str, tmp_path: Path, monkeypatch
 
 def test_missing_packages_are_named() -> None:
     with (
-        mock.patch.object(graphs.importlib.util, "find_spec", return_value=None),
+        mock.patch.object(importlib.util, "find_spec", return_value=None),
         pytest.raises(InputError, match=r"needs onnx, .*bioimageio\.spec: pip install -r requirements-export\.txt"),
     ):
         export.main([])
