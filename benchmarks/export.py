@@ -181,7 +181,7 @@ if __name__ == "__main__":
     parser.add_argument("--quantised", action="store_true", help="also measure a graph of 8 bits")
     given = parser.parse_args()
 
-    def measure() -> None:
+    def command() -> None:
         main(given.package, given.batch, given.rounds, eight_bits=given.quantised)
 
-    run_main(measure)
+    run_main(command)
