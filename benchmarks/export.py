@@ -181,7 +181,7 @@ if __name__ == "__main__":
     parser.add_argument("--quantised", action="store_true", help="also measure a graph of 8 bits")
     given = parser.parse_args()
 
-    def command() -> None:
+    def _command() -> None:
         main(given.package, given.batch, given.rounds, eight_bits=given.quantised)
 
-    run_main(command)
+    run_main(_command)
