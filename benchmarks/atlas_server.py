@@ -1,5 +1,6 @@
 """A server on this machine that serves JPEGs as the Human Protein Atlas does, and misbehaves on purpose."""
 
+import socket
 import threading
 import time
 from collections import Counter
@@ -23,7 +24,6 @@ class AtlasServer:
         address: of the server, with the fields of a template.
         requests: number of requests by path.
         served: number of whole files that were sent, by path.
-        connections: how many are open now.
         most: how many connections were open at one time.
     """
 
@@ -33,7 +33,8 @@ class AtlasServer:
         self.requests = Counter[str]()
         self.served = Counter[str]()
         self.agents = set[str]()
-        self.connections = self.most = 0
+        self.most = 0
+        self._open = set[socket.socket]()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -42,12 +43,12 @@ class AtlasServer:
             def setup(self) -> None:
                 super().setup()
                 with outer._lock:
-                    outer.connections += 1
+                    outer._open.add(self.connection)
                     outer.most = max(outer.most, outer.connections)
 
             def finish(self) -> None:
                 with outer._lock:
-                    outer.connections -= 1
+                    outer._open.discard(self.connection)
                 super().finish()
 
             def do_GET(self) -> None:
@@ -64,6 +65,11 @@ class AtlasServer:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}" + "/{antibody}/{image}_{stain}.jpg"
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open, without those that the client has closed and no answer has met yet."""
+        return sum(not _closed_by_client(connection) for connection in self._open)
 
     def serve(self) -> None:
         """Serve until `stop`."""
@@ -117,6 +123,15 @@ class AtlasServer:
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body)
+
+
+def _closed_by_client(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False  # open, and nothing to read
+    except OSError:
+        return True
 
 
 @contextmanager

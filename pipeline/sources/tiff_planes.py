@@ -77,9 +77,9 @@ def split(data: bytes, planes: int) -> Planes:
             files = [_file(data, order, _plane(first, number, planes), 1) for number in range(planes)]
         else:
             files = [_file(data, order, page, 1) for page in pages]
+        return Planes(files, interleaved, differences, first[_WIDTH][0], first[_HEIGHT][0], _one(first, _DEPTH, 1))
     except (struct.error, KeyError, IndexError):
         raise InputError("a truncated or damaged file: download it again") from None
-    return Planes(files, interleaved, differences, first[_WIDTH][0], first[_HEIGHT][0], _one(first, _DEPTH, 1))
 
 
 def _pages(data: bytes, order: str) -> list[Tags]:

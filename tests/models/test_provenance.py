@@ -90,7 +90,7 @@ def test_the_same_pixels_are_recognised_under_another_id_and_in_other_files() ->
         }
         write_files(Path(source), files)
         paths.packed_index(source).parent.mkdir(parents=True, exist_ok=True)
-        samples = pd.DataFrame({"id": list(names), "split": "train", "target": "0", "group": ""})
+        samples = pd.DataFrame({"id": list(names), "files": list(names), "split": "train", "target": "0", "group": ""})
         with open_archive(Path(source)) as archive:
             index = pack(archive, samples, SIDE, Path(source))
         (Path(source) / INDEX).rename(paths.packed_index(source))
