@@ -36,7 +36,7 @@ from ruamel.yaml import YAML
 from benchmarks.interleaved import report
 from pipeline.core import params, paths
 from pipeline.core.labels import CHANNELS, LABELS, target_matrix
-from pipeline.core.progress import track
+from pipeline.core.progress import say, track
 from pipeline.evaluation.prediction_files import Predictions
 from pipeline.simulation.competition import draw_label_sets
 from pipeline.sources.images import encode_png
@@ -169,6 +169,7 @@ def rehearse(project: Path, profile: Path, train: int, test: int, external: int)
         measured = [run_stage(project, stage, *arguments) for arguments in jobs]
         seconds, processor, peaks = zip(*measured, strict=True)
         figures[stage] = (sum(seconds), sum(processor), max(peaks))
+        say(f"{stage}: {sum(seconds):.1f} s, of which {sum(processor):.1f} s of processor time, {max(peaks):.0f} MB")
     return pd.DataFrame.from_dict(figures, orient="index", columns=["seconds", "cpu_seconds", "peak_mb"])
 
 
