@@ -133,7 +133,7 @@ def test_the_description_is_valid_and_says_what_is_in_the_package() -> None:
     stored = json.loads((paths.BLEND / "decisions.json").read_text())
     assert rule["thresholds"] == stored["thresholds"]
     assert rule["weights"] == stored["weights"]
-    assert "On simulated images: macro-F1 " in readme
+    assert "Score of simulated images: macro-F1 " in readme
     for heading in ("Validation", "Training data", "Limits"):
         assert f"## {heading}" in readme
     assert len(script.splitlines()) < 50
