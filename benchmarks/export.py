@@ -24,7 +24,6 @@ import pandas as pd
 
 from benchmarks.interleaved import measure, ratio, report
 from pipeline.core import params, paths
-from pipeline.core.entry import run_main
 from pipeline.core.labels import target_matrix
 from pipeline.core.progress import track
 from pipeline.evaluation.intervals import difference
@@ -88,13 +87,14 @@ def all_of(session: "onnxruntime.InferenceSession", images: Image, batch: int, w
     return np.concatenate([run(session, images[start : start + batch]) for start in track(starts, what)])
 
 
-def main(package: Path, batch: int, rounds: int, *, eight_bits: bool) -> dict[str, float]:
+def main(package: Path, batch: int, rounds: int, samples: int | None = None, *, eight_bits: bool) -> dict[str, float]:
     """Measure, print, and return the figures.
 
     Args:
         package: a zip.
         batch: images per call.
         rounds: measured rounds.
+        samples: number of test samples to compare; None is all.
         eight_bits: also measure a quantised graph.
     """
     settings = params.load()
@@ -125,7 +125,7 @@ def main(package: Path, batch: int, rounds: int, *, eight_bits: bool) -> dict[st
         seconds = measure(cases, rounds)
 
         thresholds = np.array(rule["thresholds"])
-        tested = np.ascontiguousarray(packed[rows])
+        tested = np.ascontiguousarray(packed[rows[:samples]])
         found = {case: all_of(session, tested, batch, case) for case, session in sessions.items()}
         for precision in ("fp32", "auto"):
             models = with_precision(selection.models, precision)
@@ -146,7 +146,7 @@ def main(package: Path, batch: int, rounds: int, *, eight_bits: bool) -> dict[st
     if eight_bits:
         figures |= {
             "int8_over_onnx": ratio(seconds, "onnx", "onnx int8"),
-            **_lost(decided["onnx"], decided["onnx int8"], index, settings),
+            **_lost(decided["onnx"], decided["onnx int8"], index[index["split"] == "test"][:samples], settings),
         }
     table = pd.DataFrame({"case": list(seconds)})
     table["ms per image"] = [1e3 * float(np.median(seconds[case])) / batch for case in seconds]
@@ -155,12 +155,11 @@ def main(package: Path, batch: int, rounds: int, *, eight_bits: bool) -> dict[st
     return figures
 
 
-def _lost(full: Bools, reduced: Bools, index: pd.DataFrame, settings: params.Params) -> dict[str, float]:
+def _lost(full: Bools, reduced: Bools, test: pd.DataFrame, settings: params.Params) -> dict[str, float]:
     """The change in macro-F1 on the test set, with the paired interval; empty if its labels are unknown."""
     path = paths.source(settings.data.sources[0]) / "test_truth.csv"
     if not path.exists():
         return {}
-    test = index[index["split"] == "test"]
     known = pd.read_csv(path, dtype=str).set_index("Id")["Target"]
     truth = target_matrix(known.loc[test["id"]])
     groups = test["group"].where(test["group"] != "", test["id"]).to_numpy(dtype=np.str_)
@@ -178,10 +177,11 @@ if __name__ == "__main__":
     parser.add_argument("package", type=Path, help="zip that `python -m pipeline export` wrote from the run here")
     parser.add_argument("--batch", type=int, default=4, help="images per call (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default: %(default)s)")
+    parser.add_argument("--samples", type=int, help="test samples to compare (default: all)")
     parser.add_argument("--quantised", action="store_true", help="also measure a graph of 8 bits")
     given = parser.parse_args()
 
     def _command() -> None:
-        main(given.package, given.batch, given.rounds, eight_bits=given.quantised)
+        main(given.package, given.batch, given.rounds, given.samples, eight_bits=given.quantised)
 
     run_main(_command)
