@@ -24,6 +24,7 @@ import pandas as pd
 
 from benchmarks.interleaved import measure, ratio, report
 from pipeline.core import params, paths
+from pipeline.core.entry import run_main
 from pipeline.core.labels import target_matrix
 from pipeline.core.progress import track
 from pipeline.evaluation.intervals import difference
