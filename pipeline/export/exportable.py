@@ -1,5 +1,6 @@
 """Trained networks in a form that can be exported to ONNX with a dynamic batch size; the same numbers in float32."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,19 +12,42 @@ from torch.nn import functional as F
 
 from pipeline.models import attention, heads, pooling
 from pipeline.models.heads import KNOTS, SHARPNESS, KernelHead
-from pipeline.models.network import Network
+from pipeline.models.network import MIN_STD, Network, Normalise
 
 # Coefficients, lowest power first, of the rational functions of AS 241's PPND7, near the median and in the tails.
 _CENTRE = (3.3871327179, 50.434271938, 159.29113202, 59.109374720), (1.0, 17.895169469, 78.757757664, 67.187563600)
 _TAIL = (1.4234372777, 2.7568153900, 1.3067284816, 0.17023821103), (1.0, 0.73700164250, 0.12021132975)
 
 
+class ExactNormalise(Normalise):
+    """``Normalise`` with sums in double precision.
+
+    onnxruntime adds up the pixels of a channel one by one, which in float32 changes the normalised pixels of an image
+    of 512 px by up to 8e-5 of their value. Sums of whole numbers are exact in double precision.
+    """
+
+    def __init__(self, of: Normalise) -> None:
+        super().__init__("image" if of.per_image else "dataset", of.gain)
+        self.load_state_dict(of.state_dict())
+        self.train(of.training)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 4, H, W) float32, whole values from 0 to 255, to (B, 4, H, W) float32."""
+        if not self.per_image:
+            return super().forward(images)
+        exact = images.double()
+        mean = exact.mean((2, 3), keepdim=True)  # B, 4, 1, 1
+        std = (exact.square().mean((2, 3), keepdim=True) - mean.square()).clamp_min(0).sqrt() / 255
+        return (images / 255 - (mean / 255).float()) * (1 / std.clamp_min(MIN_STD)).float()
+
+
 class Probabilities(nn.Module):
-    """A trained network from images to probabilities, of one view."""
+    """A copy of a trained network on the CPU, from images to probabilities, of one view."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.network = network
+        self.network = copy.deepcopy(network).cpu()
+        self.network.normalise = ExactNormalise(self.network.normalise)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 4, S, S) float32, whole values from 0 to 255, to probabilities (B, 28)."""

@@ -1,6 +1,5 @@
 """The decision path as one ONNX graph, from images to calibrated probabilities. The only module with ONNX."""
 
-import copy
 import importlib.util
 import json
 import logging
@@ -72,8 +71,7 @@ def export(
     parts = [_part(preparation, (example,), ({0: _BATCH, 2: side, 3: side},), [INPUT], list(sides.values()), "images")]
     exporter = _NetworkExporter()
     for number, (name, size, network) in enumerate(track(networks, "exporting", total=len(networks), unit="networks")):
-        on_cpu = Probabilities(copy.deepcopy(network).cpu())
-        parts.append(exporter.part(name, on_cpu, size, sides[size], f"network_{number}"))
+        parts.append(exporter.part(name, Probabilities(network), size, sides[size], f"network_{number}"))
     # Different tensors, since the exporter takes equal ones for a single input.
     found = tuple(torch.zeros(2 * decision.views, len(LABELS)) for _ in networks)
     names = [f"network_{number}" for number in range(len(networks))]
