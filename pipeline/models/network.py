@@ -148,15 +148,16 @@ class Network(nn.Module):
 def compute_type(precision: params.Precision) -> torch.dtype:
     """The type in which the forward pass computes: float32, bfloat16 or float16.
 
-    ``auto`` is bfloat16 if the hardware supports it natively (GPUs since 2020, CPUs with AMX), float16 on older GPUs,
-    and float32 elsewhere: other CPUs would emulate both and be slower.
+    ``auto`` is bfloat16 if the hardware supports it natively (GPUs since 2020, CPUs with AMX or AVX-512 BF16), float16
+    on older GPUs, and float32 elsewhere: other CPUs would emulate both and be slower.
     """
     if precision != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     kind = hardware.device().type
     if kind == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    native = kind == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+    capable = torch.cpu.get_capabilities() if kind == "cpu" else {}
+    native = any(capable.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
     return torch.bfloat16 if native else torch.float32
 
 

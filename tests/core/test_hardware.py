@@ -103,6 +103,23 @@ def test_a_gpu_without_bfloat16_computes_in_float16(monkeypatch: pytest.MonkeyPa
     assert compute_type("fp32") == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("capable", "native"),
+    [
+        ({"amx_bf16": True}, True),
+        ({"amx_bf16": False, "avx512_bf16": True}, True),
+        ({"avx512_f": True}, False),
+        ({}, False),
+    ],
+)
+def test_a_processor_with_bfloat16_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, capable: dict[str, bool], native: bool
+) -> None:
+    monkeypatch.setattr(hardware, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capable)
+    assert compute_type("auto") == (torch.bfloat16 if native else torch.float32)
+
+
 def test_on_macos_no_process_is_forked_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processors.loaders("auto", 2) == processors.workers("auto", 2)
     monkeypatch.setattr(sys, "platform", "darwin")
