@@ -43,10 +43,15 @@ def choose_rule(folder: Path, found: WeightFiles, threshold: float | None) -> tu
     return stored.rule, {model: {fold: found[model][fold] for fold in own} for model, own in stored.members.items()}
 
 
+def unprepared_models(models: LoadedModels) -> list[str]:
+    """The models that were trained on samples with all stains only."""
+    return [name for name, folds in models.items() if not all(model.drops_stains for model in folds)]
+
+
 def warn_of_missing_stains(models: LoadedModels, stains: Sequence[str]) -> None:
     """Warn if samples lack stains, and models were trained on complete samples only."""
     missing = [channel for channel in CHANNELS if channel not in stains]
-    unprepared = [name for name, folds in models.items() if not all(model.drops_stains for model in folds)]
+    unprepared = unprepared_models(models)
     if missing and unprepared:
         say(
             f"warning: {', '.join(unprepared)} never saw images without {' or '.join(missing)} in training, and may "
