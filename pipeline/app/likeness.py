@@ -126,8 +126,8 @@ class TrainingLikeness:
             if saturated > most and saturated > 1e-4:
                 yield Caution(
                     "exposure",
-                    f"The image of {stain_name(channel)} is overexposed: {saturated:.1%} of its pixels are white, at "
-                    f"most {most:.1%} in the training images.",
+                    f"The image of {stain_name(channel)} is overexposed: {saturated:.1%} of its pixels are white, "
+                    f"hardly ever more than {most:.1%} in the training images.",
                 )
 
     def _size(self, sample: Sample) -> Iterator[Caution]:

@@ -80,9 +80,7 @@ def main(arguments: Sequence[str]) -> None:
         run = load_run(parsed.models, settings)
         warm_up(run)
         if not is_local(parsed.host):
-            say(
-                f"warning: everybody who can reach {parsed.host} can use this page; without --host, only this machine can"
-            )
+            say(f"warning: whoever can reach {parsed.host} can use this page; without --host, only this machine can")
         names = frozenset({"localhost", parsed.host.lower(), socket.gethostname().lower()})
         page = server.PageServer(run, limit=parsed.limit_mb << 20, names=names)
         host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
