@@ -12,15 +12,16 @@ from pipeline.app.uploads import Sample, missing_stains
 from pipeline.core.labels import CHANNELS, LABELS, parse_target
 from pipeline.evaluation.calibration import Singles
 from pipeline.evaluation.metrics import Bools, Thresholds
+from pipeline.inference.maps_of_image import maps_of_image
 from pipeline.inference.neighbours import Neighbours
-from pipeline.inference.trained_models import mean_attention_maps, predict
+from pipeline.inference.trained_models import predict
 from pipeline.reporting.pictures import composite, data_uri, encode_channels, overlay, thumbnail
 from pipeline.sources.images import encode_webp, fit, shrink
 
 SIMILAR = 5
 """Training samples that are shown."""
 
-MAPPED = 4
+MAPPED = 5
 """Labels whose maps are shown: those given, and the most probable others up to this number."""
 
 MOST_MAPPED = 8
@@ -152,11 +153,10 @@ def mapped_labels(probabilities: Singles, decisions: Bools) -> list[int]:
 
 def map_pictures(run: ServedRun, sample: Sample, labels: Sequence[int]) -> list[tuple[str, str]]:
     """The attention map of each label over the protein, as `predict --maps` draws it."""
-    images = np.repeat(sample.pixels[None], len(labels), axis=0)
     small = fit(sample.pixels, min(MAP_SIDE, len(sample.pixels)))
     return [
         (LABELS[label], data_uri(encode_webp(overlay(small, attention), QUALITY)))
-        for label, attention in zip(labels, mean_attention_maps(run.models, images, labels), strict=True)
+        for label, attention in zip(labels, maps_of_image(run.models, sample.pixels, labels), strict=True)
     ]
 
 
