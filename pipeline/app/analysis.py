@@ -43,8 +43,6 @@ class LabelRow(NamedTuple):
     given: bool
     right: float | None
     """Share of right labels among the run's held-out samples with about this probability; None if unknown."""
-    pairs: int
-    """How many of them there are."""
 
 
 class SimilarSample(NamedTuple):
@@ -132,14 +130,8 @@ def label_rows(run: ServedRun, probabilities: Singles, thresholds: Thresholds, d
     rows = []
     for label in np.argsort(-probabilities, kind="stable").tolist():
         probability = float(probabilities[label])
-        right, pairs = None, 0
-        if run.observed is not None:
-            nearest = run.observed.iloc[min(int(probability * len(run.observed)), len(run.observed) - 1)]
-            pairs = int(nearest["n"])
-            right = float(nearest["observed"]) if pairs else None
-        rows.append(
-            LabelRow(LABELS[label], probability, float(thresholds[label]), bool(decisions[label]), right, pairs)
-        )
+        right = None if run.measured is None else run.measured.share(probability)
+        rows.append(LabelRow(LABELS[label], probability, float(thresholds[label]), bool(decisions[label]), right))
     return rows
 
 

@@ -7,6 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.app.analysis import Analysis
 from pipeline.app.likeness import stain_name
+from pipeline.app.measured_shares import PAIRS
 from pipeline.app.packed_samples import PackedSamples
 from pipeline.app.uploads import Sample, missing_stains
 from pipeline.reporting.page import STAINS
@@ -37,7 +38,8 @@ def render_result(found: Analysis, sample: Sample, samples: Sequence[str], ignor
         ignored=ignored,
         stains=STAINS,
         top=TOP,
-        measured=found.calibrated and any(row.right is not None for row in found.rows),
+        measured=found.calibrated and found.rows[0].right is not None,
+        pairs=PAIRS,
         missing=[stain_name(channel) for channel in missing_stains(sample)],
     )
 

@@ -3,19 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from pipeline.app.likeness import TrainingLikeness
+from pipeline.app.measured_shares import MeasuredShares, read_measured_shares
 from pipeline.app.packed_samples import PackedSamples, open_packed
 from pipeline.core import params
-from pipeline.core.errors import InputError
-from pipeline.core.labels import target_matrix
-from pipeline.core.progress import say
 from pipeline.evaluation.decision_rule import DecisionRule
-from pipeline.evaluation.diagnostics import reliability
 from pipeline.evaluation.reference_file import Reference, stored_reference
-from pipeline.evaluation.result_files import HELD_OUT, load_blend
 from pipeline.inference.new_images import FOUR_FILES
 from pipeline.inference.novelty import TrainingSamples
 from pipeline.inference.run_reference import read_training_samples
@@ -35,7 +28,7 @@ class ServedRun:
         calibrated: whether the rule was fitted by the run, and not made up for models without one.
         known: compares images with the training samples; None if the run does not describe them.
         reference: the training samples; None together with ``known``.
-        observed: bins of calibrated out-of-fold probabilities, see ``diagnostics.reliability``; None if unknown.
+        measured: how often labels of a probability were right; None if unknown.
         packed: the packed images; None if they are not here.
         likeness: makes the warnings.
     """
@@ -47,7 +40,7 @@ class ServedRun:
     calibrated: bool
     known: TrainingSamples | None
     reference: Reference | None
-    observed: pd.DataFrame | None
+    measured: MeasuredShares | None
     packed: PackedSamples | None
     likeness: TrainingLikeness
 
@@ -76,24 +69,7 @@ def load_run(folder: Path, settings: params.Params) -> ServedRun:
         calibrated=stored_rule(run) is not None,
         known=known,
         reference=reference,
-        observed=_observed(run, reference),
+        measured=read_measured_shares(run, reference),
         packed=packed,
         likeness=TrainingLikeness(reference, training, unprepared_models(models)),
     )
-
-
-def _observed(run: Path, reference: Reference | None) -> pd.DataFrame | None:
-    """How often labels of each range of probabilities are right, among the run's own out-of-fold samples."""
-    if reference is None or not (run / HELD_OUT).exists():
-        return None
-    try:
-        blend = load_blend(run / HELD_OUT)
-    except InputError as error:
-        say(f"no shares of right labels: {error}")
-        return None
-    targets = dict(zip(reference.ids.tolist(), reference.targets.tolist(), strict=True))
-    shared = np.array([id_ in targets for id_ in blend.ids.tolist()], dtype=bool)
-    if not shared.any():
-        return None
-    truth = target_matrix([targets[id_] for id_ in blend.ids[shared].tolist()])
-    return reliability(blend.probabilities[shared], truth)

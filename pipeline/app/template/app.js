@@ -70,6 +70,11 @@ result.addEventListener("change", (event) => {
   if (event.target.id === "sample") send();
 });
 
+result.addEventListener("click", (event) => {
+  const button = event.target.closest(".zoom");
+  if (button) button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+});
+
 document.querySelectorAll("[data-example]").forEach((link) => link.addEventListener("click", (event) => {
   event.preventDefault();
   form.reset();
