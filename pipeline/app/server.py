@@ -187,11 +187,14 @@ def listen(host: str, port: int) -> socket.socket:
         InputError: the port is in use, or the host is no address of this machine.
     """
     try:
+        if not 0 <= port < 2**16:
+            raise OSError(0, "ports are 0 to 65535")
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot serve at {host}, port {port} ({reason}): name others by --host and --port") from None
+    except OSError as error:
+        raise InputError(
+            f"cannot serve at {host}, port {port} ({error.strerror}): name others by --host and --port"
+        ) from None
 
 
 def serve(server: PageServer, opened: socket.socket) -> None:

@@ -114,7 +114,7 @@ def test_empty_fields_of_the_form_are_no_files(address: str) -> None:
         (of_files({"a_green.png": b"text"}), "a_green.png: neither a PNG"),
         (of_files({"<script>.txt": b"text"}), "no images found (&lt;script&gt;.txt)"),
         (b"not a form", "the request is not a form with files"),
-        (of_files(files(["a"]))[:-200], "a_yellow.png"),
+        (of_files(files(["a"]))[:-200], "the request is not a form with files"),
     ],
 )
 def test_bad_uploads_end_with_a_message_on_the_page(address: str, body: bytes, message: str) -> None:
@@ -141,7 +141,7 @@ def test_a_larger_upload_is_refused_before_it_is_read(address: str) -> None:
 def test_an_upload_that_hides_its_size_is_refused(address: str) -> None:
     whole = of_files({"a_green.png": bytes(LIMIT + (1 << 16))})
     chunks = iter([whole[start : start + 5000] for start in range(0, len(whole), 5000)])
-    answer = ask(address, "analyse", chunks, Transfer_Encoding="chunked")
+    answer = ask(address, "analyse", chunks)  # http.client then sends no length
     assert answer.status == 413
     assert "The files have more than 1 MB" in answer.text
 
