@@ -80,7 +80,8 @@ check: lint test
 	@touch $@
 
 .venv/dev.stamp: requirements.txt requirements-cluster.txt requirements-search.txt requirements-fetch.txt \
-		requirements-embeddings.txt requirements-export.txt requirements-dev.txt requirements.lock | .venv/bin/uv
+		requirements-embeddings.txt requirements-export.txt requirements-app.txt requirements-dev.txt \
+		requirements.lock | .venv/bin/uv
 	@echo "installing $<"
 	@$(UV) -r requirements-dev.txt -c requirements.lock
 	@touch $@

@@ -11,6 +11,7 @@ COMMANDS = {
     "summary": "print the scores of the finished run, with intervals and baselines",
     "compare": "is one run better than another? Paired comparison of two folders or git revisions",
     "predict": "predict the locations in new images with trained models",
+    "app": "a local web page to try the models on images",
     "fetch": "fetch the competition from Kaggle, or images and labels of the Human Protein Atlas",
     "submit-to-kaggle": "check submission.csv, hand it in, and print its scores",
     "correct-test-leak": "write a second submission, with the labels of test images that a further source shows too",

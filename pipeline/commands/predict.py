@@ -24,97 +24,25 @@ from typing import get_args
 
 import pandas as pd
 
-from pipeline.core import params, paths
+from pipeline.core import params
 from pipeline.core.errors import EXAMPLES, InputError
-from pipeline.core.labels import CHANNELS, LABELS
+from pipeline.core.labels import LABELS
 from pipeline.core.paths import replacing
 from pipeline.core.progress import say
 from pipeline.evaluation.calibration import Singles
 from pipeline.evaluation.decision_rule import DecisionRule
 from pipeline.evaluation.metrics import Bools
-from pipeline.evaluation.reference_file import stored_reference
 from pipeline.inference.new_images import Layout, batches, choose_layout, open_places, sample_ids
 from pipeline.inference.novelty import FALSE_ALARMS, TrainingSamples, is_novel
-from pipeline.inference.trained_models import (
-    LoadedModels,
-    WeightFiles,
-    find_models,
-    load_models,
-    mean_attention_maps,
-    predict,
-    stored_rule,
-    uncalibrated_rule,
-)
+from pipeline.inference.run_reference import read_training_samples
+from pipeline.inference.run_rule import choose_rule, warn_of_missing_stains
+from pipeline.inference.trained_models import LoadedModels, find_models, load_models, mean_attention_maps, predict
 from pipeline.reporting.pictures import overlay
 from pipeline.sources.archive import Archive
 from pipeline.sources.images import Image, encode_png
 
-THRESHOLD = 0.3
-"""Used without a run's rule and without --threshold: a common choice in this competition for models trained with focal
-loss."""
-
 SEPARATOR = "; "
 """Between the label names of a sample."""
-
-
-def choose_rule(folder: Path, found: WeightFiles, threshold: float | None) -> tuple[DecisionRule, WeightFiles]:
-    """Choose the decision rule, and the weight files that it needs, in its order.
-
-    With a threshold, or without a run beside the models' folder, the rule is the uncalibrated mean of all models and
-    one threshold. Otherwise it is the rule that the run applied to its test set.
-
-    Raises:
-        InputError: the run's rule is damaged or needs models that are missing, or the threshold is not in 0..1.
-    """
-    if threshold is not None:
-        if not 0 <= threshold <= 1:
-            raise InputError(f"--threshold {threshold}: give a probability in 0..1")
-        return uncalibrated_rule(len(found), threshold), found
-    stored = stored_rule(folder.absolute().parent)
-    if stored is None:
-        say(f"no run beside {folder}: using the models' uncalibrated mean and the threshold {THRESHOLD} for all labels")
-        return uncalibrated_rule(len(found), THRESHOLD), found
-    there = {(model, fold) for model, by_fold in found.items() for fold in by_fold}
-    needed = [(model, fold) for model, folds in stored.members.items() for fold in folds]
-    if missing := sorted(set(needed) - there):
-        raise InputError(
-            f"{folder} lacks {_list_jobs(missing)}, which the decision rule of the run needs: run dvc repro, or give "
-            "--threshold"
-        )
-    if others := sorted(there - set(needed)):
-        say(f"ignored, because the decision rule of the run does not use them: {_list_jobs(others)}")
-    return stored.rule, {model: {fold: found[model][fold] for fold in own} for model, own in stored.members.items()}
-
-
-def warn_of_missing_stains(models: LoadedModels, stains: Sequence[str]) -> None:
-    """Warn if samples lack stains, and models were trained on complete samples only."""
-    missing = [channel for channel in CHANNELS if channel not in stains]
-    unprepared = [name for name, folds in models.items() if not all(model.drops_stains for model in folds)]
-    if missing and unprepared:
-        say(
-            f"warning: {', '.join(unprepared)} never saw images without {' or '.join(missing)} in training, and may "
-            "predict them badly: train with augment.drop_stains above 0"
-        )
-
-
-def read_training_samples(folder: Path, found: WeightFiles, layout: Layout, size: int) -> TrainingSamples | None:
-    """What compares samples with the training samples of the run beside the models' folder; None if it cannot.
-
-    Raises:
-        InputError: the run's description of them is damaged.
-    """
-    reference = stored_reference(folder.absolute().parent)
-    if reference is None:
-        return None
-    path = found.get(reference.model, {}).get(reference.fold)
-    if path is None or not reference.is_of(path):
-        say(f"no novelty: {paths.REFERENCE} was made with other weights than those in {folder}: run dvc repro")
-        return None
-    if len(layout.stains) < len(CHANNELS):
-        say("no novelty: it compares all four stains with those of the training samples")
-        return None
-    model = load_models({reference.model: {reference.fold: path}}, size)[reference.model][0]
-    return TrainingSamples(reference, model)
 
 
 def warn_of_novel_samples(ids: Sequence[str], samples: int) -> None:
@@ -250,7 +178,3 @@ def main(arguments: Sequence[str]) -> None:
             if known is not None:
                 novel += rows["id"][is_novel(rows["novelty"].to_numpy())].tolist()
     warn_of_novel_samples(novel, samples)
-
-
-def _list_jobs(jobs: Sequence[tuple[str, int]]) -> str:
-    return ", ".join(f"{model} fold {fold}" for model, fold in jobs)

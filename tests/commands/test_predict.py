@@ -15,7 +15,6 @@ from matplotlib.image import imread
 from scipy.special import expit, logit
 
 from pipeline import __main__ as door
-from pipeline.commands import predict
 from pipeline.core import params, paths
 from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS, LABELS
@@ -24,6 +23,7 @@ from pipeline.evaluation.reference_file import Reference, digest
 from pipeline.inference.attention_maps import MAP_SIZE, label_maps
 from pipeline.inference.channel_statistics import channel_statistics
 from pipeline.inference.fold_model import FoldModel
+from pipeline.inference.run_rule import THRESHOLD
 from pipeline.inference.trained_models import find_models
 from pipeline.models import checkpoint
 from pipeline.models.classical import FeatureForest
@@ -128,9 +128,7 @@ def test_one_sample_and_one_model_without_a_run_are_enough(run: Predict, capsys:
     assert "no run beside models/small" in capsys.readouterr().err
     found = expected("a")["small"]
     np.testing.assert_allclose(table.loc[0, list(LABELS)].to_numpy(float), found, atol=2e-6)
-    assert set(table["labels"][0].split("; ")) == {
-        LABELS[label] for label in np.flatnonzero(found >= predict.THRESHOLD)
-    }
+    assert set(table["labels"][0].split("; ")) == {LABELS[label] for label in np.flatnonzero(found >= THRESHOLD)}
 
 
 @pytest.mark.usefixtures("folder")
