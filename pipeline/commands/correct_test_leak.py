@@ -6,11 +6,13 @@ further source shows too has the labels of that source. Nothing else reads the f
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
 from pipeline.core import paths
 from pipeline.core.errors import InputError
+from pipeline.core.labels import target_matrix
 from pipeline.core.paths import replacing
 from pipeline.data.leak import COLUMNS
 
@@ -43,7 +45,7 @@ def correct(submission: pd.DataFrame, leak: pd.DataFrame) -> tuple[pd.DataFrame,
     return submission.assign(Predicted=predicted), len(agreed), len(targets) - len(agreed)
 
 
-def read(path: str, columns: list[str]) -> pd.DataFrame:
+def read(path: Path, columns: list[str]) -> pd.DataFrame:
     """Read a table of this run as text.
 
     Raises:
@@ -51,11 +53,27 @@ def read(path: str, columns: list[str]) -> pd.DataFrame:
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (FileNotFoundError, ValueError) as error:
-        raise InputError(f"{path} is missing or damaged ({error}): {REMEDY}") from None
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: {REMEDY}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): {REMEDY}") from None
     if list(table.columns) != columns:
         raise InputError(f"{path} is damaged (its columns are not {', '.join(columns)}): {REMEDY}")
     return table
+
+
+def read_leak() -> pd.DataFrame:
+    """Read tables/test-leak.csv.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    leak = read(paths.TEST_LEAK, COLUMNS)
+    try:
+        target_matrix(leak["target"])
+        return leak.astype({"distance": int})
+    except ValueError as error:
+        raise InputError(f"{paths.TEST_LEAK} is damaged ({error}): {REMEDY}") from None
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -73,7 +91,7 @@ def main(arguments: Sequence[str]) -> None:
         "the same hash (default: all that are listed)",
     )
     parsed = parser.parse_args(arguments)
-    leak = read(str(paths.TEST_LEAK), COLUMNS).astype({"distance": int})
+    leak = read_leak()
     if parsed.bits is not None:
         leak = leak[leak["distance"] <= parsed.bits]
     if leak.empty:
@@ -81,7 +99,7 @@ def main(arguments: Sequence[str]) -> None:
             f"{paths.TEST_LEAK} lists no test sample{'' if parsed.bits is None else f' within {parsed.bits} bits'}: "
             "there is nothing to correct, and nothing was written"
         )
-    submission = read(str(paths.SUBMISSION), ["Id", "Predicted"])
+    submission = read(paths.SUBMISSION, ["Id", "Predicted"])
     corrected, replaced, disputed = correct(submission, leak)
     with replacing(paths.LEAK_CORRECTED) as temporary:
         corrected.to_csv(temporary, index=False)

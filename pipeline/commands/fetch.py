@@ -92,8 +92,9 @@ def fetch_atlas(parsed: argparse.Namespace) -> None:
     for flag, value, least in (("--size", parsed.size, 16), ("--connections", parsed.connections, 1)):
         if value < least:
             raise InputError(f"{flag} {value}: give {least} or more")
-    if not (0 < parsed.rate <= 1000 and 0 < parsed.pause <= 60):
-        raise InputError(f"--rate {parsed.rate} or --pause {parsed.pause}: give more than 0, at most 1000 and 60")
+    for flag, number, most in (("--rate", parsed.rate, 1000), ("--pause", parsed.pause, 60)):
+        if not 0 < number <= most:
+            raise InputError(f"{flag} {number:g}: give more than 0 and at most {most}")
     template = atlas_list.checked_template(parsed.url)
     samples = atlas_list.read_list(parsed.list)
     folder = paths.source(checked_source(parsed.source))
@@ -116,6 +117,7 @@ def fetch_atlas(parsed: argparse.Namespace) -> None:
 
 def fetch_labels(parsed: argparse.Namespace) -> None:
     """Make a list of samples from the atlas's table of locations."""
+    atlas_labels.check_new(parsed.out)
     found = atlas_labels.make_list(parsed.table, parsed.images, parsed.reliability)
     atlas_labels.write_list(found, parsed.out)
     print(atlas_labels.describe(found, parsed.out))
@@ -123,19 +125,19 @@ def fetch_labels(parsed: argparse.Namespace) -> None:
 
 @contextmanager
 def unfinished(folder: Path) -> Iterator[None]:
-    """Hold the lock of a source's folder of what is not finished; folders in which nothing is left are removed.
+    """Hold the lock of a source's folder of what is not finished; folders made here that stay empty are removed.
 
     Raises:
         InputError: another run holds it.
     """
-    waiting = folder / paths.RESUME.name
+    waiting, existed = folder / paths.RESUME.name, folder.exists()
     with locked(waiting / LOCK):
         try:
             yield
         finally:
             if waiting.is_dir() and {path.name for path in waiting.iterdir()} <= {LOCK}:
                 shutil.rmtree(waiting)
-            if not any(folder.iterdir()):
+            if not existed and not any(folder.iterdir()):
                 folder.rmdir()
 
 

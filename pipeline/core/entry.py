@@ -3,6 +3,7 @@
 import argparse
 import csv
 import errno
+import os
 import signal
 import sys
 import time
@@ -36,6 +37,7 @@ REMEDIES = {
     errno.ENFILE: "raise the number of files that may be open (ulimit -n)",
     errno.ENAMETOOLONG: "shorten the name, or move the project to a shorter path",
     errno.ELOOP: "correct the link, which leads to itself",
+    errno.EISDIR: "a file has to be there: move the folder away, or name a file",
 }
 """What a user can do about errors of the operating system; others are bugs."""
 
@@ -60,7 +62,8 @@ def run_main(main: Callable[[], None]) -> None:
         if remedy is None:
             raise
         where = f"{path}: " if path else ""
-        sys.exit(f"error: {where}{error.strerror}: {remedy}, then run the command again")
+        # Not error.strerror, in which libraries such as HDF5 write what their developers need.
+        sys.exit(f"error: {where}{os.strerror(error.errno or 0)}: {remedy}, then run the command again")
     except MemoryError as error:
         sys.exit(
             f"error: not enough memory{f' ({error})' if str(error) else ''}: close other programs or raise the limit, "
@@ -138,7 +141,7 @@ def _misplaced(path: Path) -> str:
     for place in (path, *path.parents):
         if place.is_symlink() and not place.exists():
             return f"{place} is a link to {place.readlink()}, which does not exist: mount its disk or correct the link"
-        if place != path and place.is_file():
+        if place.is_file():
             return f"{place} is a file, but has to be a folder: move it away"
     return ""
 

@@ -1,5 +1,6 @@
 """Paths of all artifacts, relative to the project's root folder, in which every stage runs."""
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,6 +133,10 @@ def maps(name: str) -> Path:
     return Path("maps") / f"{name}.npz"
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of writing to a disk that is full, or to a file that becomes too large."""
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` (file or folder), which replaces ``path`` when the block succeeds.
@@ -146,6 +151,10 @@ def replacing(path: Path) -> Iterator[Path]:
         if temporary.is_dir():
             _remove(path)
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in FULL and not error.filename:
+            error.filename = str(path)  # errors of writing do not name the file
+        raise
     finally:
         _remove(temporary)
 

@@ -149,7 +149,11 @@ def fetch_atlas(run: AtlasRun, politeness: Politeness, report: Path) -> int:
     write_lacking(run.lacking, report)
     stored = [sample for sample in run.samples if sample.id in run.store.zipped]
     if not stored:
-        raise InputError(f"none of the {len(run.samples):,} samples could be fetched: {report} says why")
+        first = run.lacking[0]
+        raise InputError(
+            f"none of the {len(run.samples):,} samples could be fetched ({first.address or first.id}: {first.reason}): "
+            f"check the list, the address (--url) and the connection; all reasons are in {report}"
+        )
     for name, rows in tables(stored).items():
         _write(run.store.folder / name, rows)
     run.store.close()
@@ -166,8 +170,14 @@ def check_tables(folder: Path, samples: Sequence[AtlasSample]) -> None:
         path = folder / name
         if not path.exists():
             continue
-        with path.open(encoding="utf-8", newline="") as file:
-            other = {tuple(row) for row in csv.reader(file)} - set(rows)
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                other = {tuple(row) for row in csv.reader(file)} - set(rows)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(
+                f"{path} is no table of an earlier run ({error}): fetch into another folder (--source), or move the "
+                "file away"
+            ) from None
         if other:
             raise InputError(
                 f"{path} has {len(other):,} rows that the list does not give, such as {','.join(min(other))!r}: fetch "

@@ -10,6 +10,7 @@ import gzip
 import io
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -153,14 +154,23 @@ def read_images(path: Path) -> Iterator[tuple[str, str]]:
     yield from zip(table["Id"], table[GENE], strict=True)
 
 
+def check_new(path: Path) -> None:
+    """Check that a list can be written without replacing anything.
+
+    Raises:
+        InputError: the path exists.
+    """
+    if path.exists() or path.is_symlink():
+        raise InputError(f"{path} exists: name another file (--out), or move it away")
+
+
 def write_list(found: LabelledImages, path: Path) -> None:
     """Write the list, ordered by id.
 
     Raises:
         InputError: the file exists.
     """
-    if path.exists():
-        raise InputError(f"{path} exists: name another file (--out), or move it away")
+    check_new(path)
     rows = sorted(found.targets.items(), key=lambda row: [part.zfill(8) for part in row[0].split("_")])
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("Id", "Target"), *rows])
@@ -190,7 +200,7 @@ def _images_of_xml(path: Path) -> Iterator[tuple[str, str]]:
     try:
         with _open(path) as file:
             events = ElementTree.iterparse(file, events=("start", "end"))
-            _, root = next(iter(events))
+            _, root = next(iter(events))  # an empty file is an error of the parser
             entries = (element for event, element in events if event == "end" and element.tag == "entry")
             for entry in track(entries, "reading the atlas", unit="genes"):
                 identifier = entry.find("identifier")
@@ -201,7 +211,7 @@ def _images_of_xml(path: Path) -> Iterator[tuple[str, str]]:
                 root.clear()
     except FileNotFoundError:
         raise InputError(f"{path} is missing: download it from the atlas") from None
-    except (ElementTree.ParseError, EOFError, gzip.BadGzipFile, StopIteration) as error:
+    except (ElementTree.ParseError, EOFError, gzip.BadGzipFile, zlib.error, LookupError) as error:
         raise InputError(f"{path} is no whole XML file ({error}): download it again") from None
 
 
@@ -223,7 +233,9 @@ def _table_bytes(path: Path) -> bytes:
         return data
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            (name,) = archive.namelist()
-            return archive.read(name)
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no zip of one table ({error}): download it again") from None
+            names = archive.namelist()
+            if len(names) == 1:
+                return archive.read(names[0])
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path} is a damaged or encrypted zip ({error}): download it again") from None
+    raise InputError(f"{path} is a zip of {len(names)} files instead of one table: unpack it, and name the table")

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from string import Formatter
 from typing import NamedTuple
 
 from pipeline.core.errors import InputError, Problem, raise_problems
@@ -82,11 +83,11 @@ def checked_template(text: str) -> str:
     template = RELEASES.get(text, text)
     try:
         # Each part must be there, or all stains of a sample would be one image.
-        lacking = [name for name in FIELDS if f"{{{name}}}" not in template]
-        template.format(**dict.fromkeys(FIELDS, ""))
-    except (KeyError, IndexError, ValueError):
-        lacking = list(FIELDS)
-    if lacking or not template.startswith(("http://", "https://")):
+        parts = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        right = parts == set(FIELDS) and bool(template.format(**dict.fromkeys(FIELDS, "")))
+    except ValueError:
+        right = False
+    if not right or not template.startswith(("http://", "https://")):
         raise InputError(
             f"--url {text} is neither one of {', '.join(RELEASES)} nor an address with "
             f"{', '.join(f'{{{name}}}' for name in FIELDS)}: write it as {RELEASES['current']}"

@@ -1,6 +1,7 @@
 """Fetch the competition's archive into a source, and check it before it gets its name."""
 
 import shutil
+import struct
 import time
 import zipfile
 import zlib
@@ -12,11 +13,14 @@ from pipeline.core.paths import RESUME
 from pipeline.core.progress import say, track
 from pipeline.fetching.kaggle_client import KaggleAccount
 from pipeline.sources.archive import PREFERRED, Archive, open_archive
-from pipeline.sources.file_names import ENDINGS
+from pipeline.sources.file_names import stain_file
 from pipeline.sources.samples import TEST, TRAIN, list_samples
 from pipeline.sources.zips import is_zip
 
 CHUNK = 2**20
+
+_FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError, ValueError)
+"""What zipfile raises for damaged zips, and for those of kinds that it does not know."""
 
 
 def check_placed(folder: Path) -> str:
@@ -73,8 +77,11 @@ def checked(folder: Path, archives: list[Path], outcome: str) -> str:
     """
     raise_problems(folder, [problem for path in archives for problem in damaged(path)], outcome)
     with open_archive(folder) as archive:
-        samples, problems = list_samples(archive)
-        problems += missing(archive, samples["id"].tolist())
+        try:
+            samples, problems = list_samples(archive)
+        except InputError as error:
+            raise InputError(f"{error}; {outcome}") from None
+        problems += missing(archive, samples["files"].tolist())
     raise_problems(folder, problems, outcome)
     counts = samples["split"].value_counts()
     return f"{counts.get('train', 0):,} training and {counts.get('test', 0):,} test samples, complete and undamaged"
@@ -89,20 +96,15 @@ def damaged(path: Path) -> list[Problem]:
                 for info in track(archive.infolist(), "checking", unit="files")
                 if not _intact(archive, info)
             ]
-    except (zipfile.BadZipFile, OSError) as error:
+    except _FAULTS as error:
         return [Problem(path.name, f"not a complete zip archive ({error})")]
 
 
-def missing(archive: Archive, ids: list[str]) -> list[Problem]:
-    """The images that samples lack."""
-    names = {*archive.members, *archive.spelled}
-    lacking = [
-        f"{id_}_{channel}"
-        for id_ in ids
-        for channel in CHANNELS
-        if not any(f"{id_}_{channel}{ending}" in names for ending in ENDINGS)
-    ]
-    return [Problem(name, f"images are missing of {len(ids):,} samples") for name in lacking]
+def missing(archive: Archive, stems: list[str]) -> list[Problem]:
+    """The images that samples lack; ``stems`` are the ids as the names of their files write them."""
+    names = [f"{stem}_{channel}" for stem in stems for channel in CHANNELS]
+    lacking = [name for name in names if stain_file(archive, name) not in archive.members]
+    return [Problem(name, f"images are missing of {len(stems):,} samples") for name in lacking]
 
 
 def _intact(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
@@ -110,6 +112,6 @@ def _intact(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
         with archive.open(info) as member:
             while member.read(CHUNK):
                 pass
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError):
+    except _FAULTS:
         return False
     return True

@@ -115,8 +115,10 @@ def test_samples_that_are_less_alike_than_asked_for_are_not_used() -> None:
 @pytest.mark.parametrize(
     ("path", "text", "message"),
     [
-        (paths.TEST_LEAK, None, r"tables/test-leak\.csv is missing .*: run dvc repro"),
-        (paths.SUBMISSION, None, r"submission\.csv is missing .*: run dvc repro"),
+        (paths.TEST_LEAK, None, r"tables/test-leak\.csv is missing: run dvc repro"),
+        (paths.SUBMISSION, None, r"submission\.csv is missing: run dvc repro"),
+        (paths.TEST_LEAK, f"{','.join(COLUMNS)}\na,two,b,0,near\n", r"test-leak\.csv is damaged .*: run dvc repro"),
+        (paths.TEST_LEAK, f"{','.join(COLUMNS)}\na,two,b,28,3\n", r"test-leak\.csv is damaged .*: run dvc repro"),
         (paths.SUBMISSION, "Id,Label\n", r"submission\.csv is damaged .*: run dvc repro"),
         (paths.SUBMISSION, "Id,Predicted\n", r"lists samples that are not in submission\.csv, such as one-\d+: run"),
     ],

@@ -82,7 +82,8 @@ def test_a_stopped_command_goes_on_from_there(project: Path, by: signal.Signals)
         (["none.csv", "--size", "64"], r"none\.csv is not a file"),
         (["list.csv", "--size", "4"], r"--size 4: give 16 or more"),
         (["list.csv", "--size", "64", "--connections", "0"], r"--connections 0: give 1 or more"),
-        (["list.csv", "--size", "64", "--rate", "0"], r"--rate 0\.0 or --pause 1: give more than 0"),
+        (["list.csv", "--size", "64", "--rate", "0"], r"--rate 0: give more than 0 and at most 1000"),
+        (["list.csv", "--size", "64", "--pause", "61"], r"--pause 61: give more than 0 and at most 60"),
         (["list.csv", "--size", "64", "--url", "v3"], r"--url v3 is neither one of v18, current nor"),
         (["list.csv", "--size", "64", "--source", "../x"], r"--source \.\./x: name a folder of data/"),
         (["list.csv", "--size", "64", "--source", "packed"], r"--source packed: data/packed is the pipeline's own"),
@@ -131,6 +132,32 @@ def test_a_refusal_leaves_nothing_behind(kaggle: KaggleServer) -> None:
     with pytest.raises(InputError, match=r"accept the rules of the competition at https"):
         fetch.main(["kaggle"])
     assert list(Path("data").iterdir()) == []
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize("link", [False, True])
+def test_a_folder_of_the_user_stays_though_it_is_empty(kaggle: KaggleServer, tmp_path: Path, link: bool) -> None:
+    place = Path("data/kaggle")
+    place.parent.mkdir()
+    if link:
+        (tmp_path / "large").mkdir()
+        place.symlink_to(tmp_path / "large")
+    else:
+        place.mkdir()
+    kaggle.refusals.append((403, "Accept the rules", {}))
+    with pytest.raises(InputError, match=r"accept the rules of the competition"):
+        fetch.main(["kaggle"])
+    assert place.is_dir()
+    assert place.is_symlink() == link
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.usefixtures("project")
+def test_a_list_that_exists_is_noticed_before_the_tables_are_read() -> None:
+    with pytest.raises(InputError, match=r"list\.csv exists: name another file"):
+        fetch.main(["atlas-labels", "none.tsv", "none.xml.gz", "--out", "list.csv"])
+    assert Path("list.csv").read_text() == LIST
 
 
 @pytest.mark.usefixtures("project")

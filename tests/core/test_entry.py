@@ -42,6 +42,12 @@ def fail_with(error: BaseException) -> None:
             OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300),
             f"error: {'a' * 300}: File name too long: shorten",
         ),
+        (
+            IsADirectoryError(errno.EISDIR, "Is a directory", "a"),
+            "error: a: Is a directory: a file has to be there: move",
+        ),
+        # As HDF5 says it.
+        (OSError(errno.ENOSPC, "write failed: file descriptor = 6"), "error: No space left on device: free some space"),
         (MemoryError(), "error: not enough memory: close other programs or raise the limit, or lower batch_size"),
         (MemoryError("Unable to allocate 9 GiB"), "error: not enough memory (Unable to allocate 9 GiB): close other"),
         (KeyboardInterrupt(), 130),
@@ -98,6 +104,14 @@ def test_a_link_to_a_disk_that_is_not_there_is_named(
     Path(name).touch()
     with pytest.raises(SystemExit, match=rf"^error: {name} is a file, but has to be a folder: move it away"):
         run_main(work)
+
+
+@pytest.mark.parametrize("act", [lambda path: path.mkdir(exist_ok=True), lambda path: list(path.iterdir())])
+def test_a_file_that_is_used_as_a_folder_is_named(tmp_path: Path, act: Callable[[Path], object]) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    with pytest.raises(SystemExit, match=rf"^error: {path} is a file, but has to be a folder: move it away"):
+        run_main(lambda: act(path))
 
 
 @pytest.mark.parametrize(

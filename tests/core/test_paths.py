@@ -28,3 +28,12 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, folder: bool) -> N
     write("newer")
     assert (path / "file" if folder else path).read_text() == "newer"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_names_the_file_that_was_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full") as named, replacing(tmp_path / "artifact"):
+        raise OSError(errno.ENOSPC, "full")
+    assert named.value.filename == str(tmp_path / "artifact")
+    with pytest.raises(OSError, match="read") as other, replacing(tmp_path / "artifact"):
+        raise OSError(errno.EIO, "read")  # perhaps of another file
+    assert other.value.filename is None

@@ -154,7 +154,7 @@ def test_stains_of_different_sizes_are_no_sample(tmp_path: Path) -> None:
 
     with (
         serving(files, lambda *_: "well") as server,
-        pytest.raises(InputError, match=r"none of the 1 samples could be"),
+        pytest.raises(InputError, match=r"none of the 1 samples could be fetched \(100_0_A1_0: channels of diff"),
     ):
         fetch(server, tmp_path / "hpa", [sample])
     assert (
@@ -209,6 +209,10 @@ def test_tables_of_somebody_else_are_not_overwritten(tmp_path: Path) -> None:
     check_tables(tmp_path, wanted)
     (tmp_path / "train.csv").write_text(f"Id,Target\n{wanted[1].id},{wanted[1].target}\n")
     check_tables(tmp_path, wanted)
+    (tmp_path / "groups.csv").write_bytes(b"Id,\xe9\n")
+    with pytest.raises(InputError, match=r"groups\.csv is no table of an earlier run .*: fetch into another folder"):
+        check_tables(tmp_path, wanted)
+    (tmp_path / "groups.csv").unlink()
     (tmp_path / "train.csv").write_text(f"Id,Target\n{wanted[1].id},27\nmine,0\n")
     with pytest.raises(InputError, match=r"train\.csv has 2 rows that the list does not give, such as '100_1_A1_1,27'"):
         check_tables(tmp_path, wanted)

@@ -130,6 +130,12 @@ def test_a_table_is_read_from_its_zip(table: Path, images: Path) -> None:
         ("images.csv", b"Id,Gene\n1_7_B1_1,TP53\n", r"none of the images in .* has a gene with a label"),
         ("proteinatlas.xml", XML[: len(XML) // 2].encode(), r"no whole XML file .*: download it again"),
         ("proteinatlas.xml.gz", gzip.compress(XML.encode())[:-40], r"no whole XML file .*: download it again"),
+        (
+            "proteinatlas.xml.gz",
+            gzip.compress(XML.encode())[:20] + bytes(60),
+            r"no whole XML file .*: download it again",
+        ),
+        ("proteinatlas.xml", b"<?xml version='1.0' encoding='none'?><a/>", r"no whole XML file .*: download it again"),
         ("proteinatlas.xml", b"", r"no whole XML file .*: download it again"),
         ("subcellular_location.tsv", b"Gene\tMain location\nENSG01\tCytosol\n", r"needs Gene and Enhanced and"),
     ],
@@ -140,6 +146,22 @@ def test_files_of_another_kind_are_refused(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=expected):
         make_list(table, tmp_path / name if name != table.name else images, "approved")
+
+
+def test_a_zip_of_several_files_or_of_a_damaged_one_is_refused(table: Path, images: Path) -> None:
+    path = table.with_suffix(".tsv.zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(table, table.name)
+        archive.write(images, images.name)
+    with pytest.raises(InputError, match=r"zip is a zip of 2 files instead of one table: unpack it"):
+        make_list(path, images, "approved")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(table, table.name)
+    data = bytearray(path.read_bytes())
+    data[40 + len(table.name)] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"zip is a damaged or encrypted zip \(.*\): download it again"):
+        make_list(path, images, "approved")
 
 
 @pytest.mark.parametrize("name", ["none.tsv", "none.xml"])

@@ -51,7 +51,16 @@ def test_a_missing_list_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["v19", "https://a.b/{antibody}/{image}.jpg", "ftp://a.b/{antibody}{image}{stain}", "http://{}{0}{x}", "http://{"],
+    [
+        "v19",
+        "https://a.b/{antibody}/{image}.jpg",
+        "ftp://a.b/{antibody}{image}{stain}",
+        "http://{}{0}{x}",
+        "http://{",
+        "http://a/{antibody}/{image}_{stain}{stain.x}",
+        "http://a/{antibody}/{image}_{stain}{stain[x]}",
+        "http://a/{{antibody}}/{image}_{stain}",
+    ],
 )
 def test_an_address_without_all_parts_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"--url .* is neither one of v18, current nor an address with \{antibody\}"):

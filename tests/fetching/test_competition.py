@@ -66,6 +66,13 @@ def test_a_sample_without_an_image_is_found_and_the_archive_gets_no_name(kaggle:
     assert names(folder / ".resume") == ["lock"]
 
 
+def test_an_archive_without_tables_is_removed_and_the_message_says_so(kaggle: KaggleServer, folder: Path) -> None:
+    kaggle.archive = zipped({"other.csv": b""})
+    with pytest.raises(InputError, match=r"there is no train\.csv .*; the archive was removed: run the same command"):
+        fetch(folder)
+    assert names(folder / ".resume") == ["lock"]
+
+
 @pytest.mark.parametrize("member", ["train/b1_green.png", "train.csv"])
 def test_a_damaged_member_is_found_by_its_checksum(kaggle: KaggleServer, folder: Path, member: str) -> None:
     whole = zipped(archives.competition())
@@ -83,6 +90,21 @@ def test_a_truncated_zip_is_refused(kaggle: KaggleServer, folder: Path) -> None:
     with pytest.raises(InputError, match=r"not a complete zip archive \(File is not a zip file\)"):
         fetch(folder)
     assert names(folder) == [".resume"]
+
+
+def test_ids_in_other_capitals_than_the_files_have_their_images(folder: Path) -> None:
+    files = archives.competition()
+    files["train.csv"] = files["train.csv"].replace(b"a1,", b"A1,").replace(b"b2,", b"b2.png,")
+    archives.write_zip(folder / "competition.zip", files)
+    assert competition.check_placed(folder).endswith("complete and undamaged, as it was")
+
+
+def test_a_zip_of_an_unknown_version_is_named(folder: Path) -> None:
+    whole = bytearray(zipped(archives.competition()))
+    whole[whole.index(b"PK\x01\x02") + 6] = 99  # the version that the first member needs
+    (folder / "competition.zip").write_bytes(whole)
+    with pytest.raises(InputError, match=r"not a complete zip archive \(zip file version 9\.9\)"):
+        competition.check_placed(folder)
 
 
 def test_files_that_are_there_are_checked_and_kept(kaggle: KaggleServer, folder: Path) -> None:
