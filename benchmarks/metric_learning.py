@@ -240,7 +240,8 @@ def train(model: str, fold: int, folds: pd.DataFrame, images: Mapping[str, Image
         checkpoint.write(kept, encoder.state_dict(), {"model": recipe.model_dump()}, provenance)
         states.remove_job()
     encoder.load_state_dict(checkpoint.read(kept)[0])
-    return FoldEncoder(encoder.to(hardware.device()).eval(), recipe)
+    encoder = encoder.to(hardware.device()).to(memory_format=torch.channels_last)  # as trained: the same last digits
+    return FoldEncoder(encoder.eval(), recipe)
 
 
 def fit(
