@@ -23,6 +23,8 @@ resampled groups.
 
 With ``--images``, samples are searched among each other. FOLDER contains train.csv, as for ``benchmarks.real_fields``.
 
+With ``--baseline``, other embeddings of the same samples are searched too; ``gain_`` is the paired difference to them.
+
 Intervals are 95 % bootstrap intervals over groups. The last line is JSON.
 """
 
@@ -125,17 +127,19 @@ def average_precisions(relevant: Bools) -> Doubles:
     return found
 
 
-def rate(parts: Sequence[Searched], prefix: str = "") -> dict[str, float]:
-    """The scores over the queries of all parts, with the ends of their intervals."""
+def rate(parts: Sequence[Searched], prefix: str = "", baseline: Sequence[Searched] = ()) -> dict[str, float]:
+    """The scores over the queries of all parts, with the ends of their intervals.
+
+    Args:
+        parts: of one set of embeddings.
+        prefix: of the names.
+        baseline: the same queries with other embeddings; the differences to their scores are named ``gain_``.
+    """
     groups = np.concatenate([part.groups for part in parts])
-    scores = {
-        "first": np.concatenate([part.relevant[:, 0] for part in parts]).astype(np.float64),
-        "same": np.concatenate([part.same[:, 0] for part in parts]).astype(np.float64),
-        "mAP": np.concatenate([average_precisions(part.relevant) for part in parts]),
-        "chance": np.concatenate([part.relevant.mean(axis=1) for part in parts]),
-    }
+    scores, others = score_queries(parts), score_queries(baseline) if baseline else {}
     weights = np.concatenate(list(group_weights(groups, resamples=RESAMPLES, seed=0)))
     found: dict[str, float] = {f"{prefix}queries": len(groups), f"{prefix}groups": len(np.unique(groups))}
+    scores |= {f"gain_{name}": scores[name] - own for name, own in others.items() if name != "chance"}
     for name, own in scores.items():
         counted = np.isfinite(own)
         resampled = weights[:, counted] @ own[counted] / weights[:, counted].sum(axis=1)
@@ -144,6 +148,16 @@ def rate(parts: Sequence[Searched], prefix: str = "") -> dict[str, float]:
         if name != "chance":
             found |= {f"{prefix}{name}_low": float(low), f"{prefix}{name}_high": float(high)}
     return found
+
+
+def score_queries(parts: Sequence[Searched]) -> dict[str, Doubles]:
+    """The scores of each query of all parts, (Q,) each; an average precision is NaN where nothing is relevant."""
+    return {
+        "first": np.concatenate([part.relevant[:, 0] for part in parts]).astype(np.float64),
+        "same": np.concatenate([part.same[:, 0] for part in parts]).astype(np.float64),
+        "mAP": np.concatenate([average_precisions(part.relevant) for part in parts]),
+        "chance": np.concatenate([part.relevant.mean(axis=1) for part in parts]),
+    }
 
 
 def neighbour_probabilities(similarities: Vectors, labels: Bools, share: Doubles, sharpness: float) -> Doubles:
@@ -219,11 +233,12 @@ def compare_blends(members: Floats, extra: Doubles, truth: Bools, groups: Groups
     }
 
 
-def of_run(run: Path, files: Sequence[Path]) -> dict[str, float]:
-    """All scores of a run's samples."""
-    samples = read_folds(run / paths.FOLDS)
-    truth, folds = target_matrix(samples["target"]), samples["fold"].to_numpy()
-    groups = samples["group"].to_numpy(dtype=np.str_)
+def read_by_fold(run: Path, files: Sequence[Path], samples: pd.DataFrame) -> dict[int, Vectors]:
+    """The embeddings of a run's samples, (N, D) in the order of folds.csv, by the fold of the model.
+
+    Raises:
+        InputError: a file lacks samples, or a fold has no file.
+    """
     by_fold: dict[int, Vectors] = {}
     for file in files:
         ids, fold, vectors = read_embeddings(file)
@@ -233,40 +248,63 @@ def of_run(run: Path, files: Sequence[Path]) -> dict[str, float]:
                 f"{file} lacks {int((rows < 0).sum())} samples of {run / paths.FOLDS}: embed the run again"
             )
         by_fold[fold] = vectors[rows]
-    if missing := sorted(set(folds.tolist()) - set(by_fold)):
-        raise InputError(f"--embeddings: no file is by the models without the folds {missing}: name one file per fold")
+    if missing := sorted(set(samples["fold"].tolist()) - set(by_fold)):
+        raise InputError(f"{files[0]}: no file is by the models without the folds {missing}: name one file per fold")
+    return dict(sorted(by_fold.items()))
+
+
+def search_run(
+    by_fold: dict[int, Vectors], truth: Bools, groups: Groups, folds: npt.NDArray[np.int64]
+) -> tuple[list[Searched], list[Searched]]:
+    """Search each fold's samples for their labels among the other folds', and for their antibody among the fold's."""
     by_labels, by_antibody = [], []
     for fold, vectors in by_fold.items():
         asked = folds == fold
         labels = truth[~asked], truth[asked]
         by_labels.append(search(vectors[~asked], vectors[asked], labels, groups[asked], own=False))
         by_antibody.append(search_antibodies(vectors[asked], groups[asked]))
+    return by_labels, by_antibody
+
+
+def of_run(run: Path, files: Sequence[Path], baseline: Sequence[Path] = ()) -> dict[str, float]:
+    """All scores of a run's samples."""
+    samples = read_folds(run / paths.FOLDS)
+    truth, folds = target_matrix(samples["target"]), samples["fold"].to_numpy()
+    groups = samples["group"].to_numpy(dtype=np.str_)
+    by_fold = read_by_fold(run, files, samples)
+    found = search_run(by_fold, truth, groups, folds)
+    others = search_run(read_by_fold(run, baseline, samples), truth, groups, folds) if baseline else ([], [])
     members = np.stack(list(read_run(run).networks.values()))
     extra = neighbour_model(by_fold, truth, folds)
     blends = compare_blends(members, extra, truth, groups, folds)
-    return {**rate(by_labels), **rate(by_antibody, "antibody_"), **blends}
+    return {**rate(found[0], "", others[0]), **rate(found[1], "antibody_", others[1]), **blends}
 
 
-def of_images(images: Path, files: Sequence[Path]) -> dict[str, float]:
+def of_images(images: Path, files: Sequence[Path], baseline: Sequence[Path] = ()) -> dict[str, float]:
     """The scores of images that are searched among each other, each its own group."""
-    if len(files) != 1:
+    if len(files) != 1 or len(baseline) > 1:
         raise InputError("--images needs one file of embeddings")
     with open_places([images]) as archive:
         ids, truth = read_truth(archive)
-    known, _, vectors = read_embeddings(files[0])
-    rows = known.get_indexer(pd.Index(ids))
-    if (rows < 0).any():
-        raise InputError(f"{files[0]} lacks {int((rows < 0).sum())} samples of {images}: embed the images again")
-    own = vectors[rows]
-    return rate([search(own, own, (truth, truth), np.array(ids), own=True)])
+    searched = []
+    for file in (*files, *baseline):
+        known, _, vectors = read_embeddings(file)
+        rows = known.get_indexer(pd.Index(ids))
+        if (rows < 0).any():
+            raise InputError(f"{file} lacks {int((rows < 0).sum())} samples of {images}: embed the images again")
+        own = vectors[rows]
+        searched.append(search(own, own, (truth, truth), np.array(ids), own=True))
+    return rate(searched[:1], "", searched[1:])
 
 
-def main(run: Path | None, images: Path | None, files: Sequence[Path]) -> dict[str, float]:
+def main(
+    run: Path | None, images: Path | None, files: Sequence[Path], baseline: Sequence[Path] = ()
+) -> dict[str, float]:
     """Return the figures of a run or of images."""
     if run is not None:
-        return of_run(run, files)
+        return of_run(run, files, baseline)
     if images is not None:
-        return of_images(images, files)
+        return of_images(images, files, baseline)
     raise InputError("name a run (--run) or images (--images)")
 
 
@@ -282,5 +320,6 @@ if __name__ == "__main__":
     chosen.add_argument("--run", type=Path, metavar="FOLDER", help="a finished run")
     chosen.add_argument("--images", type=Path, metavar="FOLDER", help="train.csv and images, as a source")
     parser.add_argument("--embeddings", type=Path, nargs="+", required=True, metavar="NPZ", help="by pipeline embed")
-    arguments = parser.parse_args()
-    run_main(lambda: show(main(arguments.run, arguments.images, arguments.embeddings)))
+    parser.add_argument("--baseline", type=Path, nargs="+", default=[], metavar="NPZ", help="others to compare with")
+    given = parser.parse_args()
+    run_main(lambda: show(main(given.run, given.images, given.embeddings, given.baseline)))

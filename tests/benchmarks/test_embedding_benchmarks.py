@@ -53,6 +53,19 @@ def test_embeddings_that_show_the_labels_find_them_and_noise_finds_chance() -> N
     assert bad["queries"] == SAMPLES
 
 
+def test_the_gain_over_other_embeddings_is_the_difference_on_the_same_queries() -> None:
+    generator = np.random.default_rng(0)
+    vectors, truth, groups = known(generator)
+    noise = generator.standard_normal(vectors.shape).astype(np.float32)
+    good, bad = ([search(each, each, (truth, truth), groups.astype(np.str_), own=True)] for each in (vectors, noise))
+    found, alone = rate(good, "x_", bad), rate(bad)
+    for score in ("first", "same", "mAP"):
+        assert found[f"x_gain_{score}"] == pytest.approx(found[f"x_{score}"] - alone[score])
+        assert found[f"x_gain_{score}_low"] < found[f"x_gain_{score}"] < found[f"x_gain_{score}_high"]
+    same = rate(good, "", good)
+    assert same["gain_mAP_low"] == same["gain_mAP"] == same["gain_mAP_high"] == 0
+
+
 def test_a_sample_is_never_found_for_itself() -> None:
     truth = np.eye(28, dtype=np.bool_)[:10]
     vectors = np.random.default_rng(0).standard_normal((10, 4)).astype(np.float32)
