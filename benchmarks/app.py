@@ -5,8 +5,9 @@ The first upload after the start is timed apart. Then it counts how often test i
 and changed (enlarged, blurred, darker, a channel empty), which the cautions should notice.
 
 The last line is JSON: ``first_s`` is the time of the first upload in seconds, ``median_s`` and ``slowest_s`` those of
-the others, ``cpu_s`` the processor time of one of them, over all cores, which other programs do not lengthen, ``start_s``
-the time until the page is there, imports left out; ``cautioned`` is the share of unchanged test images with any caution, ``cautioned_enlarged`` that of images enlarged to twice their size, and so on.
+the others, ``cpu_s`` the processor time of one of them, over all cores, which other programs hardly lengthen;
+``start_s`` is the time until the page is there, imports left out. ``cautioned`` is the share of unchanged test images
+with any caution, ``cautioned_enlarged`` that of images enlarged to twice their size, and so on.
 """
 
 import argparse
