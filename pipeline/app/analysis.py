@@ -69,6 +69,7 @@ class Analysis:
         similar: training samples, the most similar first; None if the run does not describe them.
         novelty: share of held-out training samples that are less unusual; None if it is unknown.
         cautions: what is unlike the training samples.
+        exposure_compared: whether the exposure was compared with theirs.
         probabilities: (28,), as `predict` writes them.
         decisions: (28,).
     """
@@ -83,6 +84,7 @@ class Analysis:
     similar: Sequence[SimilarSample] | None
     novelty: float | None
     cautions: Sequence[Caution]
+    exposure_compared: bool
     probabilities: Singles
     decisions: Bools
 
@@ -113,6 +115,7 @@ def analyse(run: ServedRun, sample: Sample) -> Analysis:
         similar=similar,
         novelty=novelty,
         cautions=run.likeness.cautions(sample, novelty),
+        exposure_compared=run.likeness.knows_exposure,
         probabilities=probabilities[0],
         decisions=decisions[0],
     )

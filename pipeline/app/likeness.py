@@ -74,6 +74,11 @@ class TrainingLikeness:
         self._scale = None if reference is None else ScaleDetector(reference.statistics)
         self._training, self._unprepared = training, tuple(unprepared)
 
+    @property
+    def knows_exposure(self) -> bool:
+        """Whether the brightness of the training samples is known."""
+        return self._training is not None
+
     def cautions(self, sample: Sample, novelty: float | None) -> list[Caution]:
         """All that is unlike; ``novelty`` is None if it is unknown."""
         found = [*self._missing(sample), *self._empty(sample), *self._exposure(sample), *self._size(sample)]
@@ -98,7 +103,11 @@ class TrainingLikeness:
                 if self._unprepared
                 else "The models have been trained on some images without them too."
             )
-            yield Caution("missing stain", f"There is no image of {names}. {trained}")
+            yield Caution(
+                "missing stain",
+                f"There is no image of {names}. {trained} How unusual the image is otherwise is not known: the "
+                "comparison needs all four stains.",
+            )
 
     def _empty(self, sample: Sample) -> Iterator[Caution]:
         for channel in sample.stains:

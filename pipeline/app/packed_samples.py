@@ -34,6 +34,11 @@ class PackedSamples:
     examples: tuple[str, ...]
 
     @property
+    def tested(self) -> bool:
+        """Whether the examples are of the test set."""
+        return bool((self.index["split"] == "test").any())
+
+    @property
     def training(self) -> pd.DataFrame:
         """The rows of the training samples."""
         return self.index[self.index["split"] == "train"]

@@ -65,6 +65,7 @@ class UploadPage:
             "models": models,
             "limit": limit,
             "stains": STAINS,
+            "tested": packed is not None and packed.tested,
             "examples": [thumbnail(image) for image in images if image is not None],
         }
 

@@ -117,6 +117,7 @@ def test_where_images_are_not_packed_the_rest_is_shown(
     assert found.similar is not None
     assert [one.picture for one in found.similar] == [None] * SIMILAR
     assert found.novelty is not None
+    assert not found.exposure_compared
 
 
 def test_models_without_a_run_give_probabilities_and_maps(

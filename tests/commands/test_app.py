@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,9 +27,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize(("options", "warned"), [([], False), (["--host", "0.0.0.0"], True)])
-def test_it_serves_until_it_is_interrupted(folder: Path, options: list[str], warned: bool) -> None:
-    command = [sys.executable, "-m", "pipeline", "app", "--port", "0", *options]
+def documented() -> list[str]:
+    """The commands by which the documents start the page, without their comments."""
+    texts = [(ROOT / name).read_text() for name in ("README.md", "docs/recipes.md")]
+    found = [re.findall(r"^\$ python -m pipeline app *([^#\n]*)", text, re.MULTILINE) for text in texts]
+    assert all(found)
+    return sorted({options.strip() for one in found for options in one})
+
+
+@pytest.mark.parametrize("options", documented())
+def test_it_serves_as_documented_until_it_is_interrupted(folder: Path, options: str) -> None:
+    command = [sys.executable, "-m", "pipeline", "app", *options.split(), "--port", "0"]
+    warned = "0.0.0.0" in options
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -53,8 +53,10 @@ ELSEWHERE = (
     "python -m benchmarks.gpu",
     "python -m pipeline compare ../without-hpa",
     "python -m pipeline correct-test-leak",
+    "python -m pipeline app",
 )
-"""How commands begin that need a network, an account, a GPU, hours, real images, another disk or a remote."""
+"""How commands begin that need a network, an account, a GPU, hours, real images, another disk or a remote, or that run
+until they are stopped (`app`: tests/commands/test_app.py runs it as the documents do)."""
 KEPT_TESTS = ("__init__.py", "test_progress.py")
 """What `make test` runs here: all of them would run themselves without end."""
 PROGRAMS = ("dvc", "ruff", "mypy", "lint-imports")

@@ -22,7 +22,10 @@ async function show(address, options) {
   } catch {
     text = problem("The server does not answer. Is the program still running, and are the files still there?");
   }
-  if (mine !== latest) return;
+  if (mine === latest) place(text);
+}
+
+function place(text) {
   status_.textContent = "";
   result.removeAttribute("aria-busy");
   result.innerHTML = text;
@@ -45,9 +48,7 @@ function send() {
   const total = [...data.values()].reduce((sum, value) => sum + (value.size || 0), 0);
   if (total > limit) {
     latest++;
-    status_.textContent = "";
-    result.removeAttribute("aria-busy");
-    result.innerHTML = problem(`The files have ${(total / 1048576).toFixed(1)} MB, more than the limit of ${limit / 1048576} MB.`);
+    place(problem(`The files have ${(total / 1048576).toFixed(1)} MB, more than the limit of ${limit / 1048576} MB.`));
     return;
   }
   show(form.action, { method: "POST", body: data });
