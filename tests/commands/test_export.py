@@ -25,7 +25,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS, LABELS
 from pipeline.export import bioimage, documents, graphs, package, sessions
 from pipeline.export.selection import select
-from tests.fixtures.archives import field, png, write_files
+from tests.fixtures.archives import field, png, write_files, write_zip
 from tests.fixtures.exports import MODELS, write_exportable_run
 from tests.fixtures.models import CLASSICAL, FROZEN
 
@@ -222,6 +222,39 @@ def test_a_graph_that_computes_something_else_is_not_written() -> None:
     ):
         export.main(["--out", "wrong.zip"])
     assert not Path("wrong.zip").exists()
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--license", "my own"], r"^--license my own: give an SPDX identifier as on https://spdx\.org/licenses"),
+        (["--author", "A", "--author", "Lab/B"], r"^--author 'Lab/B': give a name without a slash"),
+        (["--author", " "], r"^--author ' ': give a name"),
+        (["--out", "images.zip"], r"images\.zip exists and is no package of this command: name another file"),
+        (["--out", "text.zip"], r"text\.zip exists and is no package of this command: name another file"),
+    ],
+)
+def test_what_the_zoo_or_another_file_forbids_is_noticed_before_the_work(arguments: list[str], expected: str) -> None:
+    write_zip(Path("images.zip"), {"a_green.png": b""})
+    Path("text.zip").write_text("mine")
+    with (
+        mock.patch.object(export, "select", side_effect=AssertionError("too late")),
+        pytest.raises(InputError, match=expected),
+    ):
+        export.main(arguments)
+    assert Path("text.zip").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("run")
+def test_reasons_of_the_validator_are_short(tmp_path: Path) -> None:
+    with zipfile.ZipFile("model.zip") as archive:
+        archive.extractall(tmp_path)
+    described = (tmp_path / "rdf.yaml").read_text()
+    (tmp_path / "rdf.yaml").write_text(described.replace("license: MIT", "license: my own"))
+    with pytest.raises(InputError, match=r"does not accept it: license\.") as error:
+        bioimage.validate(tmp_path, Path("model.zip"))
+    assert len(str(error.value)) < 2000
 
 
 @pytest.mark.parametrize("out", ["model.onnx", "folder.zip"])
