@@ -4,6 +4,8 @@ import gc
 import hashlib
 import importlib.util
 import json
+import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -115,6 +117,43 @@ def test_the_script_names_images_that_it_cannot_read() -> None:
     done = run_script(Path("model.zip"), "bad")
     assert done.returncode == 1
     assert done.stderr.strip().endswith("a_*.png: not square 8-bit grayscale images of one size: convert or crop them")
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, "odd: no files ID_green.png: name a folder with four PNGs per sample"),
+        ({"a_green.png": png(field("a", 48)[..., 0])}, "a_blue.png cannot be read ([Errno 2] No such file"),
+        (
+            {f"a_{channel}.png": png(field("a", 48)[..., 0])[:-400] for channel in CHANNELS},
+            "a_green.png cannot be read (",
+        ),
+        ({f"a_{channel}.png": b"" for channel in CHANNELS}, "a_green.png cannot be read (cannot identify image file"),
+    ],
+)
+def test_the_script_ends_with_one_line_where_images_lack(files: dict[str, bytes], expected: str) -> None:
+    shutil.rmtree("odd", ignore_errors=True)
+    write_files(Path("odd"), {**files, "._b_green.png": b"of a Mac"})
+    done = run_script(Path("model.zip"), "odd")
+    assert done.returncode == 1
+    assert expected in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("run")
+def test_the_script_explains_itself_without_a_folder() -> None:
+    assert "python predict.py FOLDER" in run_script(Path("model.zip")).stderr
+
+
+@pytest.mark.usefixtures("run")
+def test_the_script_ends_quietly_when_nobody_reads_on() -> None:
+    with zipfile.ZipFile("model.zip") as archive:
+        archive.extractall("piped")
+    command = f"set -o pipefail; {sys.executable} piped/predict.py new | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert done.stderr == ""
 
 
 @pytest.mark.usefixtures("run")
