@@ -86,11 +86,13 @@ def open_places(places: Sequence[Path]) -> Iterator[Archive]:
     with ExitStack() as stack:
         # Links are not resolved: the id and the channel come from the name of the link.
         for place in dict.fromkeys(place.absolute() for place in places):
+            seen = set[str]()  # a zip can have two files of one name
             for member in _members(place, stack):
                 name = member.where.rpartition("/")[2]
                 first = members.setdefault(name, member)
-                if first.where != member.where:
+                if first.where != member.where or member.where in seen:
                     repeated.setdefault(name, [first.where]).append(member.where)
+                seen.add(member.where)
         folder = places[0] if len(places) == 1 else Path("images")
         yield Archive(folder, members, repeated, spellings(members, repeated))
 

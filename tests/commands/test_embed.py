@@ -71,6 +71,7 @@ def test_samples_of_a_run_are_embedded_by_models_that_did_not_see_them(
         shown = [images[ids.index(id_)] for id_ in own.index]
         values = own.filter(regex=r"^v\d").to_numpy()
         np.testing.assert_allclose(values, expected("large", fold, shown), rtol=2e-4, atol=1e-5)
+    paths.model("large", 0).unlink()
     embed.main(["--run", "--model", "large", "--fold", "1"])
     assert pd.read_csv("embeddings.csv")["fold"].tolist() == [1] * 6
 
