@@ -124,7 +124,7 @@ def main(arguments: Sequence[str]) -> None:
                 embed(number, packed_batches(table, batch_size))
         else:
             with open_places(parsed.images) as archive:
-                shown = batches(archive, sample_ids(archive, layout), size, batch_size, layout)
+                shown = batches(archive, sample_ids(archive, layout), size, batch_size, layout, "embedding")
                 with closing(shown):
                     embed(fold, shown)
         write_embeddings(file, Embeddings.joined(parts), out.suffix)

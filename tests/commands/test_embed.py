@@ -25,9 +25,10 @@ def expected(name: str, fold: int, images: list[np.ndarray]) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("folder")
-def test_new_images_are_embedded_by_the_first_model_or_the_one_named() -> None:
+def test_new_images_are_embedded_by_the_first_model_or_the_one_named(capsys: pytest.CaptureFixture[str]) -> None:
     images = [field(id_, SIDE) for id_ in IDS]
     embed.main(["new", "--out", "first.csv"])
+    assert "embedding: " in capsys.readouterr().err
     table = pd.read_csv("first.csv", dtype={"id": str})
     assert table["id"].tolist() == IDS
     assert set(zip(table["model"], table["fold"], strict=True)) == {("large", 0)}
