@@ -38,10 +38,11 @@ def main() -> None:
     parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help="one of the commands below")
     arguments = parser.parse_args(sys.argv[1:2])
     name = {"params": "show_params"}.get(arguments.command, arguments.command.replace("-", "_"))
-    module = importlib.import_module(f"pipeline.commands.{name}")
     try:
-        run_main(lambda: module.main(sys.argv[2:]))
-        sys.stdout.flush()
+        # The import too, since Ctrl-C can come during the seconds that torch takes.
+        run_main(lambda: importlib.import_module(f"pipeline.commands.{name}").main(sys.argv[2:]))
+        if sys.stdout is not None:  # as it is where the caller has closed it (>&-)
+            sys.stdout.flush()
     except BrokenPipeError:  # whatever read the output, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own flush at exit fails
 

@@ -118,13 +118,13 @@ def main(arguments: Sequence[str]) -> None:
 
     with replacing(out) as file:
         if parsed.run:
-            if missing := sorted(set(settings.folds.ids) - set(found[name])):
+            if parsed.fold is None and (missing := sorted(set(settings.folds.ids) - set(found[name]))):
                 raise InputError(f"{parsed.models} lacks {name} of the folds {missing}: run dvc repro, or give --fold")
             for number, table in run_parts(parsed.fold, settings.folds.ids, settings.data.sources[0]):
                 embed(number, packed_batches(table, batch_size))
         else:
             with open_places(parsed.images) as archive:
-                shown = batches(archive, sample_ids(archive, layout), size, batch_size, layout)
+                shown = batches(archive, sample_ids(archive, layout), size, batch_size, layout, "embedding")
                 with closing(shown):
                     embed(fold, shown)
         write_embeddings(file, Embeddings.joined(parts), out.suffix)

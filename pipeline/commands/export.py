@@ -2,7 +2,8 @@
 
 The package has the whole decision path as ONNX (resizing, normalisation, every model and fold, test-time augmentation,
 blend, calibration), thresholds and labels as data, and a script that predicts with onnxruntime, numpy and Pillow alone.
-It follows the format of the BioImage Model Zoo, and is written only if it passes the tests of bioimageio.core.
+It follows the format of the BioImage Model Zoo, and is written only if bioimageio.spec accepts it and the graph's
+probabilities are those of the networks.
 
 Reads ``pack`` (size), ``tta``, ``ensemble``, ``score`` and ``data`` of params.yaml, data/packed/, the models, and
 blend/, predictions/ and data/folds.csv beside their folder. Needs the packages of requirements-export.txt.
@@ -17,7 +18,7 @@ import numpy as np
 from pipeline.core import params
 from pipeline.core.errors import InputError
 from pipeline.core.progress import say
-from pipeline.export import documents, graphs, package
+from pipeline.export import bioimage, documents, graphs, package
 from pipeline.export.selection import select
 from pipeline.sources.images import Image
 from pipeline.sources.packed_array import open_images, read_index
@@ -67,9 +68,12 @@ def main(arguments: Sequence[str]) -> None:
     if out.is_dir() or out.suffix != ".zip":
         raise InputError(f"--out {parsed.out}: name a file that ends in .zip")
     graphs.check_installed()
+    package.check_replaceable(out)
+    authors = parsed.authors or [AUTHOR]
+    bioimage.check_names(parsed.license, authors)
     settings = params.load()
     selection = select(parsed.models, settings, fast=parsed.fast)
     for line in documents.notes(selection):
         say(line)
     images = examples(settings.data.sources[0])
-    package.write(out, selection, images, settings, parsed.license, parsed.authors or [AUTHOR])
+    package.write(out, selection, images, settings, parsed.license, authors)

@@ -149,6 +149,8 @@ def checked_source(name: str) -> str:
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"--source {name}: name a folder of data/, by letters, digits and _ . - alone")
+    if name.lower().partition(".")[0] in params.RESERVED or name.endswith("."):
+        raise InputError(f"--source {name}: no name of a folder on all systems: choose another name")
     if name.lower() in (*params.OUTPUTS, SIMULATED):
         raise InputError(f"--source {name}: data/{name} is the pipeline's own: choose another name")
     return name

@@ -61,6 +61,8 @@ def run_main(main: Callable[[], None]) -> None:
             sys.exit(f"error: {problem}, then run the command again")
         if remedy is None:
             raise
+        if path and error.errno in (errno.EACCES, errno.EPERM) and path.is_file() and not os.access(path, os.R_OK):
+            remedy = "check read permission"
         where = f"{path}: " if path else ""
         # Not error.strerror, in which libraries such as HDF5 write what their developers need.
         sys.exit(f"error: {where}{os.strerror(error.errno or 0)}: {remedy}, then run the command again")

@@ -1,4 +1,4 @@
-"""What Kaggle said of submissions, beside what cross-validation had foretold: submissions/kaggle-scores.csv."""
+"""Kaggle's scores of submissions, beside the cross-validated ones: submissions/kaggle-scores.csv."""
 
 import pandas as pd
 

@@ -5,9 +5,10 @@ Format: https://bioimage-io.github.io/spec-bioimage-io (model description 0.5).
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from pipeline.core.errors import InputError
@@ -16,8 +17,13 @@ from pipeline.export.graphs import INPUT, OPSET, OUTPUT
 
 FORMAT = "0.5.12"
 """Not the newest, since bioimageio.core 0.11 reads no newer one."""
+DESCRIPTION = "rdf.yaml"
+"""Name of the description, by which the zoo's programs recognise a package."""
 SMALLEST = 32
 """Side of the smallest images, as in ``pack.size``."""
+
+LONGEST = 300
+"""Characters of one of the validator's reasons, in a message."""
 
 TOLERANCE = 1e-4
 """Largest difference of a probability between machines."""
@@ -44,6 +50,26 @@ class Described:
     training_data: tuple[str, str]
     limits: str
     version: str
+
+
+def check_names(license_: str, authors: Sequence[str]) -> None:
+    """Check what a person says of a package, before the work: a wrong name would be found at its end.
+
+    Args:
+        license_: an SPDX identifier.
+        authors: their names.
+
+    Raises:
+        InputError: bioimageio.spec does not accept one of them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the libraries that it imports
+        from bioimageio.spec.model.v0_5 import Author, DeprecatedLicenseId, LicenseId
+    if not any(_accepts(kind, license_) for kind in (LicenseId, DeprecatedLicenseId)):
+        raise InputError(f"--license {license_}: give an SPDX identifier as on https://spdx.org/licenses, such as MIT")
+    for name in authors:
+        if not (name.strip() and _accepts(lambda text: Author(name=text), name)):
+            raise InputError(f"--author {name!r}: give a name without a slash")
 
 
 def description(folder: Path, described: Described, rule: Mapping[str, object]) -> dict[str, Any]:
@@ -122,11 +148,20 @@ def validate(folder: Path, name: Path) -> None:
         from loguru import logger
 
         logger.disable("bioimageio")
-        summary = load_description(folder / "rdf.yaml", perform_io_checks=True).validation_summary
-    problems = [f"{'.'.join(map(str, error.loc))}: {error.msg}" for error in summary.errors]
+        summary = load_description(folder / DESCRIPTION, perform_io_checks=True).validation_summary
+    # Shortened, since some of them list all allowed values.
+    problems = [shorten(f"{'.'.join(map(str, error.loc))}: {error.msg}", LONGEST) for error in summary.errors]
     if problems or summary.status == "failed":
         found = "; ".join(dict.fromkeys(problems)) or summary.status
         raise InputError(f"{name} was not written, since bioimageio.spec does not accept it: {found}")
+
+
+def _accepts(kind: Callable[[str], object], text: str) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _file(folder: Path, name: str) -> dict[str, str]:

@@ -5,15 +5,13 @@ from collections.abc import Sequence
 from pipeline.core.labels import CHANNELS, LABELS
 from pipeline.core.params import BackboneModel
 from pipeline.export.selection import Selection
+from pipeline.reporting.blocks import SIMULATED
 
 LIMITS = (
     "The thresholds were chosen on the run's own samples. For other cells, stains or microscopes, rely on the order of "
     "the probabilities, check them on labelled images, and choose thresholds there. Images without one of the four "
     "stains, cropped to a single cell, or of another scale are unlike the training images. Not for diagnosis."
 )
-
-SIMULATED = "sample"
-"""The source of simulated images."""
 
 
 def title(selection: Selection) -> str:

@@ -33,6 +33,23 @@ CREATED = (1980, 1, 1, 0, 0, 0)
 """The date of the files in the zip, so that the same run gives the same bytes."""
 
 
+def check_replaceable(out: Path) -> None:
+    """Check that writing a package replaces nothing but an earlier one.
+
+    Raises:
+        InputError: the path is another file, such as a zip of images.
+    """
+    if not out.exists():
+        return
+    try:
+        with zipfile.ZipFile(out) as archive:
+            earlier = bioimage.DESCRIPTION in archive.namelist()
+    except zipfile.BadZipFile:
+        earlier = False
+    if not earlier:
+        raise InputError(f"--out {out} exists and is no package of this command: name another file, or move it away")
+
+
 def write(
     out: Path, selection: Selection, examples: Image, settings: params.Params, license_: str, authors: Sequence[str]
 ) -> None:
@@ -76,7 +93,7 @@ def write(
                 documents.LIMITS,
                 pipeline.__version__,
             )
-            with (folder / "rdf.yaml").open("w", encoding="utf-8") as file:
+            with (folder / bioimage.DESCRIPTION).open("w", encoding="utf-8") as file:
                 YAML(typ="safe", pure=True).dump(bioimage.description(folder, described, rule), file)
             bioimage.validate(folder, out)
             _zip(folder, temporary)

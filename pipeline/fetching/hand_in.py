@@ -20,6 +20,8 @@ from pipeline.sources.samples import list_samples
 HEADER = ["Id", "Predicted"]
 LONGEST_NAMES = 200
 """Characters of the models' names in a message, which Kaggle shows in one line."""
+SCORES = {"macro_f1", "macro_f1_low", "macro_f1_high", "confidence", "samples"}
+"""What a message and the table of scores take from metrics.json."""
 POLL_S = 10.0
 POLLS = 60
 """How often Kaggle is asked whether a submission is scored; scoring usually takes less than a minute."""
@@ -110,8 +112,8 @@ def hand_in(account: Account, path: Path, message: str, *, again: bool, sleep: C
 
 
 def record(found: Submission, metrics: dict[str, Any]) -> None:
-    """Keep the scores of a submission beside those that cross-validation had foretold."""
-    # The score that was foretold is that of the message, which was written when the file was sent.
+    """Keep the scores of a submission beside the cross-validated ones."""
+    # From the message, which was written when the file was sent; the code may have changed since.
     commit = next((part for part in found.message.split("; ") if part.startswith(("commit ", "not under"))), "")
     add_scores(
         {
@@ -128,7 +130,7 @@ def record(found: Submission, metrics: dict[str, Any]) -> None:
 
 
 def describe(found: Submission, metrics: dict[str, Any]) -> str:
-    """Kaggle's scores beside the one that was foretold."""
+    """Kaggle's scores beside the cross-validated one."""
     shown = {"public": found.public, "private": found.private}
     scores = ", ".join(f"{name} {'not shown' if score is None else f'{score:.5f}'}" for name, score in shown.items())
     return (
@@ -145,8 +147,13 @@ def read_metrics() -> dict[str, Any]:
     """
     try:
         metrics: dict[str, Any] = json.loads(paths.METRICS.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError) as error:
-        raise InputError(f"{paths.METRICS} is missing or damaged ({error}): run dvc repro first") from None
+        absent = sorted(SCORES - set(metrics))
+    except FileNotFoundError:
+        raise InputError(f"{paths.METRICS} is missing: run dvc repro first") from None
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{paths.METRICS} is damaged ({error}): run dvc repro score") from None
+    if absent:
+        raise InputError(f"{paths.METRICS} lacks {', '.join(absent)}: run dvc repro score")
     return metrics
 
 

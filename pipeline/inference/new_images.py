@@ -86,11 +86,13 @@ def open_places(places: Sequence[Path]) -> Iterator[Archive]:
     with ExitStack() as stack:
         # Links are not resolved: the id and the channel come from the name of the link.
         for place in dict.fromkeys(place.absolute() for place in places):
+            seen = set[str]()  # a zip can have two files of one name
             for member in _members(place, stack):
                 name = member.where.rpartition("/")[2]
                 first = members.setdefault(name, member)
-                if first.where != member.where:
+                if first.where != member.where or member.where in seen:
                     repeated.setdefault(name, [first.where]).append(member.where)
+                seen.add(member.where)
         folder = places[0] if len(places) == 1 else Path("images")
         yield Archive(folder, members, repeated, spellings(members, repeated))
 
@@ -118,11 +120,24 @@ def sample_ids(archive: Archive, layout: Layout = FOUR_FILES) -> list[str]:
 
 
 def batches(
-    archive: Archive, ids: Sequence[str], size: int, batch_size: int, layout: Layout = FOUR_FILES
+    archive: Archive,
+    ids: Sequence[str],
+    size: int,
+    batch_size: int,
+    layout: Layout = FOUR_FILES,
+    purpose: str = "predicting",
 ) -> Generator[tuple[list[str], Image], None, None]:
     """Decode samples batch by batch, so that the memory needed does not depend on their number.
 
     After the first invalid sample, the others are only checked, so that all problems are reported together.
+
+    Args:
+        archive: the files.
+        ids: of the samples.
+        size: side of the images to return.
+        batch_size: number of samples in a batch, except the last.
+        layout: which files make up a sample.
+        purpose: what the progress bar says is done.
 
     Yields:
         The ids of a batch and its images, (B, size, size, 4) uint8; channels that the layout lacks are 0.
@@ -139,7 +154,7 @@ def batches(
     problems: list[Problem] = []
     ready: dict[str, Image] = {}
     with closing(in_threads(work, ids, processors.usable())) as results:
-        for id_, result in zip(ids, track(results, "predicting", total=len(ids)), strict=True):
+        for id_, result in zip(ids, track(results, purpose, total=len(ids)), strict=True):
             if isinstance(result, list):
                 problems += result
                 ready.clear()

@@ -182,7 +182,9 @@ def check_installed() -> None:
         InputError: it is not.
     """
     if importlib.util.find_spec("optuna") is None:
-        raise InputError("Optuna is not installed: run make search, or pip install -r requirements-search.txt")
+        raise InputError(
+            "Optuna is not installed: run make search, or pip install -r requirements-search.txt -c requirements.lock"
+        )
 
 
 def _suggest(trial: "optuna.Trial", parameter: Parameter) -> Scalar:

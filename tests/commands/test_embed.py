@@ -25,9 +25,10 @@ def expected(name: str, fold: int, images: list[np.ndarray]) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("folder")
-def test_new_images_are_embedded_by_the_first_model_or_the_one_named() -> None:
+def test_new_images_are_embedded_by_the_first_model_or_the_one_named(capsys: pytest.CaptureFixture[str]) -> None:
     images = [field(id_, SIDE) for id_ in IDS]
     embed.main(["new", "--out", "first.csv"])
+    assert "embedding: " in capsys.readouterr().err
     table = pd.read_csv("first.csv", dtype={"id": str})
     assert table["id"].tolist() == IDS
     assert set(zip(table["model"], table["fold"], strict=True)) == {("large", 0)}
@@ -71,6 +72,7 @@ def test_samples_of_a_run_are_embedded_by_models_that_did_not_see_them(
         shown = [images[ids.index(id_)] for id_ in own.index]
         values = own.filter(regex=r"^v\d").to_numpy()
         np.testing.assert_allclose(values, expected("large", fold, shown), rtol=2e-4, atol=1e-5)
+    paths.model("large", 0).unlink()
     embed.main(["--run", "--model", "large", "--fold", "1"])
     assert pd.read_csv("embeddings.csv")["fold"].tolist() == [1] * 6
 

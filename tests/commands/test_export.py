@@ -4,6 +4,8 @@ import gc
 import hashlib
 import importlib.util
 import json
+import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -25,7 +27,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS, LABELS
 from pipeline.export import bioimage, documents, graphs, package, sessions
 from pipeline.export.selection import select
-from tests.fixtures.archives import field, png, write_files
+from tests.fixtures.archives import field, png, write_files, write_zip
 from tests.fixtures.exports import MODELS, write_exportable_run
 from tests.fixtures.models import CLASSICAL, FROZEN
 
@@ -115,6 +117,43 @@ def test_the_script_names_images_that_it_cannot_read() -> None:
     done = run_script(Path("model.zip"), "bad")
     assert done.returncode == 1
     assert done.stderr.strip().endswith("a_*.png: not square 8-bit grayscale images of one size: convert or crop them")
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, "odd: no files ID_green.png: name a folder with four PNGs per sample"),
+        ({"a_green.png": png(field("a", 48)[..., 0])}, "a_blue.png cannot be read ([Errno 2] No such file"),
+        (
+            {f"a_{channel}.png": png(field("a", 48)[..., 0])[:-400] for channel in CHANNELS},
+            "a_green.png cannot be read (",
+        ),
+        ({f"a_{channel}.png": b"" for channel in CHANNELS}, "a_green.png cannot be read (cannot identify image file"),
+    ],
+)
+def test_the_script_ends_with_one_line_where_images_lack(files: dict[str, bytes], expected: str) -> None:
+    shutil.rmtree("odd", ignore_errors=True)
+    write_files(Path("odd"), {**files, "._b_green.png": b"of a Mac"})
+    done = run_script(Path("model.zip"), "odd")
+    assert done.returncode == 1
+    assert expected in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("run")
+def test_the_script_explains_itself_without_a_folder() -> None:
+    assert "python predict.py FOLDER" in run_script(Path("model.zip")).stderr
+
+
+@pytest.mark.usefixtures("run")
+def test_the_script_ends_quietly_when_nobody_reads_on() -> None:
+    with zipfile.ZipFile("model.zip") as archive:
+        archive.extractall("piped")
+    command = f"set -o pipefail; {sys.executable} piped/predict.py new | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert done.stderr == ""
 
 
 @pytest.mark.usefixtures("run")
@@ -222,6 +261,39 @@ def test_a_graph_that_computes_something_else_is_not_written() -> None:
     ):
         export.main(["--out", "wrong.zip"])
     assert not Path("wrong.zip").exists()
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--license", "my own"], r"^--license my own: give an SPDX identifier as on https://spdx\.org/licenses"),
+        (["--author", "A", "--author", "Lab/B"], r"^--author 'Lab/B': give a name without a slash"),
+        (["--author", " "], r"^--author ' ': give a name"),
+        (["--out", "images.zip"], r"images\.zip exists and is no package of this command: name another file"),
+        (["--out", "text.zip"], r"text\.zip exists and is no package of this command: name another file"),
+    ],
+)
+def test_what_the_zoo_or_another_file_forbids_is_noticed_before_the_work(arguments: list[str], expected: str) -> None:
+    write_zip(Path("images.zip"), {"a_green.png": b""})
+    Path("text.zip").write_text("mine")
+    with (
+        mock.patch.object(export, "select", side_effect=AssertionError("too late")),
+        pytest.raises(InputError, match=expected),
+    ):
+        export.main(arguments)
+    assert Path("text.zip").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("run")
+def test_reasons_of_the_validator_are_short(tmp_path: Path) -> None:
+    with zipfile.ZipFile("model.zip") as archive:
+        archive.extractall(tmp_path)
+    described = (tmp_path / "rdf.yaml").read_text()
+    (tmp_path / "rdf.yaml").write_text(described.replace("license: MIT", "license: my own"))
+    with pytest.raises(InputError, match=r"does not accept it: license\.") as error:
+        bioimage.validate(tmp_path, Path("model.zip"))
+    assert len(str(error.value)) < 2000
 
 
 @pytest.mark.parametrize("out", ["model.onnx", "folder.zip"])

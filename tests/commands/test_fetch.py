@@ -86,6 +86,7 @@ def test_a_stopped_command_goes_on_from_there(project: Path, by: signal.Signals)
         (["list.csv", "--size", "64", "--pause", "61"], r"--pause 61: give more than 0 and at most 60"),
         (["list.csv", "--size", "64", "--url", "v3"], r"--url v3 is neither one of v18, current nor"),
         (["list.csv", "--size", "64", "--source", "../x"], r"--source \.\./x: name a folder of data/"),
+        (["list.csv", "--size", "64", "--source", "aux"], r"--source aux: no name of a folder on all systems"),
         (["list.csv", "--size", "64", "--source", "packed"], r"--source packed: data/packed is the pipeline's own"),
         (["list.csv", "--size", "64", "--source", "sample"], r"--source sample: data/sample is the pipeline's own"),
     ],

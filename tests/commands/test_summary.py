@@ -2,7 +2,10 @@
 
 import importlib
 import json
+import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -116,6 +119,28 @@ def test_only_the_door_starts_a_command() -> None:
         module = importlib.import_module(f"pipeline.commands.{path.stem}")
         assert callable(module.main)
         assert "__main__" not in path.read_text(), f"{path} is a second way to start the command"
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_imports_ends_without_a_traceback(tmp_path: Path, by: signal.Signals) -> None:
+    (tmp_path / "torch.py").write_text(f"import os\nos.kill(os.getpid(), {int(by)})\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "embed", "images"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 128 + by
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"stopped by {by.name}: ")
+
+
+def test_a_closed_output_is_no_error() -> None:
+    command = f"{shlex.quote(sys.executable)} -m pipeline params --check >&-"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_broken_parameters_end_the_command_with_one_line_and_code_1(tmp_path: Path) -> None:

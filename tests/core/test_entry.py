@@ -110,8 +110,22 @@ def test_a_link_to_a_disk_that_is_not_there_is_named(
 def test_a_file_that_is_used_as_a_folder_is_named(tmp_path: Path, act: Callable[[Path], object]) -> None:
     path = tmp_path / "file"
     path.touch()
+
+    def work() -> None:
+        act(path)
+
     with pytest.raises(SystemExit, match=rf"^error: {path} is a file, but has to be a folder: move it away"):
-        run_main(lambda: act(path))
+        run_main(work)
+
+
+def test_a_file_that_may_not_be_read_is_not_a_matter_of_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "list.csv"
+    path.touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # since root may read everything
+    with pytest.raises(SystemExit, match=rf"^error: {path}: Permission denied: check read permission, then run"):
+        run_main(lambda: fail_with(PermissionError(errno.EACCES, "Permission denied", str(path))))
 
 
 @pytest.mark.parametrize(

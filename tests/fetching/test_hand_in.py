@@ -135,6 +135,28 @@ def test_a_submission_that_cannot_be_scored_or_takes_too_long_is_reported(submis
     assert sum(pauses) == 600
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, r"^metrics\.json is missing: run dvc repro first"),
+        ("<<<<<<< HEAD", r"^metrics\.json is damaged \(.*\): run dvc repro score"),
+        ("3", r"^metrics\.json is damaged \(.*\): run dvc repro score"),
+        (
+            '{"macro_f1": 0.5, "samples": 3, "confidence": 0.95}',
+            r"^metrics\.json lacks macro_f1_high, macro_f1_low: run",
+        ),
+    ],
+)
+def test_metrics_of_another_kind_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        paths.METRICS.write_text(text)
+    with pytest.raises(InputError, match=expected):
+        hand_in.read_metrics()
+
+
 def test_scores_are_kept_once_per_submission_with_what_was_foretold(submission: Path) -> None:
     message = f"forest; cross-validated; commit 0123456789ab with changes; {hand_in.file_mark(submission)}"
     found = Submission(7, datetime(2024, 5, 1, 10, tzinfo=UTC), message, "COMPLETE", "", 0.5, None)

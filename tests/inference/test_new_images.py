@@ -1,6 +1,7 @@
 """New images come a batch at a time, however many there are."""
 
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -109,6 +110,24 @@ def test_a_composite_is_the_sample_of_its_red_green_and_blue(tmp_path: Path, siz
     single, composite = found
     np.testing.assert_array_equal(composite, single)
     assert (composite.max(axis=(0, 1, 2)) > 0).tolist() == [True, True, True, False]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("place", [".", "a.zip"])
+def test_a_zip_with_two_files_of_one_name_is_refused(tmp_path: Path, place: str) -> None:
+    image = field("a", SIDE)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for position, channel in enumerate(CHANNELS):
+            archive.writestr(f"a_{channel}.png", png(image[..., position]))
+        archive.writestr("a_red.png", png(image[..., 0]))
+    # Named twice, it counts once.
+    with (
+        new_images.open_places([tmp_path / place, tmp_path / "a.zip"]) as found,
+        pytest.raises(
+            InputError, match=r"1 problem; nothing was written\n  files occur more than once.*\n.*a_red\.png$"
+        ),
+    ):
+        list(new_images.batches(found, ["a"], SIDE, 1))
 
 
 def test_all_problems_of_composites_are_reported(tmp_path: Path) -> None:
