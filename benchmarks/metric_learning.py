@@ -13,7 +13,8 @@ the model's section; epochs and learning rate are options. The loss is the cross
 
     scale * cos(angle to the centre of the class + margin, for the sample's own class)
 
-which pulls samples of a class closer together than telling them apart requires.
+which pulls samples of a class closer together than telling them apart requires. With ``--epochs 0``, the embeddings are
+the pooled feature maps of the network that it starts from: what they are good for without metric learning.
 
 ``FOLDER/fold-K.npz`` has all packed samples, as ``python -m pipeline embed --run --fold K`` writes them. Each folder of
 ``--images`` becomes a file of its name, by the network without the first fold. An interrupted training resumes, and a
@@ -116,7 +117,7 @@ class Encoder(nn.Module):
     def __init__(self, network: Network, features: int, components: int, classes: int, dropout: float) -> None:
         super().__init__()
         self.network = network
-        self.project = nn.Sequential(
+        self.project: nn.Module = nn.Sequential(
             nn.BatchNorm1d(features),
             nn.Dropout(dropout),
             nn.Linear(features, components, bias=False),
@@ -203,7 +204,7 @@ def build(path: Path, settings: Settings, classes: int) -> tuple[Encoder, params
     network, section = checkpoint.load(path)
     if not isinstance(network, Network) or not isinstance(section, params.NetworkModel):
         raise InputError(f"{path}: --model needs a model of kind network, not {section.kind}")
-    changed = {"epochs": settings.epochs, "evaluate_every": settings.epochs, "keep": "last"}
+    changed = {"epochs": settings.epochs, "evaluate_every": max(settings.epochs, 1), "keep": "last"}
     recipe = section.model_copy(update=changed | {"learning_rate": settings.learning_rate})
     torch.manual_seed(recipe.seed)
     with torch.no_grad():
@@ -228,6 +229,9 @@ def train(model: str, fold: int, folds: pd.DataFrame, images: Mapping[str, Image
     rest, held_out = folds[folds["fold"] != fold], folds[folds["fold"] == fold]
     codes, start = number_classes(rest, settings.classes), paths.model(model, fold)
     encoder, recipe = build(start, settings, int(codes.max()) + 1)
+    if not settings.epochs:
+        encoder.project = nn.Identity()
+        return FoldEncoder(encoder.to(hardware.device()).eval(), recipe)
     digest = code_digest.of_module("benchmarks.metric_learning")
     described = f"{recipe.model_dump_json()} {settings} {fold} {digest}"
     run = fingerprint(described, [start, paths.FOLDS, *(paths.packed_index(source) for source in sorted(images))])

@@ -18,6 +18,7 @@ from benchmarks.metric_learning import Encoder, Settings, arcface, number_classe
 from pipeline.core import paths
 from pipeline.core.errors import InputError
 from pipeline.data.fold_table import read_folds
+from pipeline.inference.fold_model import FoldModel
 from pipeline.models import checkpoint
 from pipeline.models.network import Network
 from pipeline.models.provenance import FILES, Provenance
@@ -160,6 +161,20 @@ def test_training_lowers_the_loss_and_does_not_depend_on_held_out_samples() -> N
         return float(arcface(encoder.encoder.cosines(vectors).detach(), codes, 0.5, 30.0))
 
     assert of(trained) < of(before)
+
+
+@pytest.mark.usefixtures("folder")
+def test_without_epochs_they_are_the_pooled_feature_maps_of_the_start() -> None:
+    images = {"sample": np.load(paths.packed_images("sample"))}
+    found = metric_learning.train("tiny", 1, read_folds(), images, Settings(epochs=0))
+    network, _ = checkpoint.load(paths.model("tiny", 1))
+    assert isinstance(network, Network)
+    with torch.no_grad():
+        maps = network.feature_maps(FoldModel(network, MODEL).to_input(images["sample"][:3]))
+    parts = [(each.mean((2, 3)), each.std((2, 3), correction=0), each.amax((2, 3))) for each in maps]
+    expected = torch.cat([torch.cat(part, dim=1) for part in parts], dim=1).numpy()
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert found.embed(images["sample"][:3]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_wrong_requests_are_refused(folder: Path) -> None:
