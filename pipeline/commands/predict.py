@@ -101,18 +101,27 @@ def predicted_tables(
         yield rows if known is None else rows.assign(novelty=known.novelty(images))
 
 
+def is_earlier_table(path: Path) -> bool:
+    """Whether a file is empty, or begins as ``table`` does."""
+    with path.open("rb") as file:
+        first = file.readline(2**16)
+    return not first or first.startswith(",".join(["id", *LABELS]).encode())
+
+
 def check_outputs(out: Path, maps: Path | None) -> None:
     """Check that both outputs can be written without replacing anything but an earlier table.
 
     Raises:
-        InputError: ``out`` is a folder or lies inside ``maps``, ``maps`` exists and is not an empty folder, or a parent
-            of either is a file.
+        InputError: ``out`` is a folder or a file of something else, or lies inside ``maps``; ``maps`` exists and is not
+            an empty folder, or a parent of either is a file.
     """
     for name, place in (("--out", out), ("--maps", maps)):
         if place is not None and (files := [parent for parent in place.parents if parent.is_file()]):
             raise InputError(f"{name} {place}: {files[0]} is a file, not a folder")
     if out.is_dir():
         raise InputError(f"--out {out} is a folder: name a file")
+    if out.exists() and not is_earlier_table(out):
+        raise InputError(f"--out {out} exists and is not a table of predictions: name another file, or move it away")
     if maps is not None and (maps.is_symlink() or (maps.exists() and not (maps.is_dir() and not any(maps.iterdir())))):
         raise InputError(f"--maps {maps} already exists: name a new folder, or empty this one")
     if maps in (out, *out.parents):

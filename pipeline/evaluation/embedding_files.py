@@ -43,7 +43,8 @@ def check_format(path: Path) -> None:
     """Check before the work that the file can be written.
 
     Raises:
-        InputError: the ending is unknown, the package for it is not installed, or the path is a folder.
+        InputError: the ending is unknown, the package for it is not installed, or the path is a folder or a file of
+            something else.
     """
     if path.suffix not in FORMATS:
         raise InputError(f"--out {path}: choose one of the endings {', '.join(FORMATS)}")
@@ -55,6 +56,8 @@ def check_format(path: Path) -> None:
         )
     if path.is_dir():
         raise InputError(f"--out {path} is a folder: name a file")
+    if path.exists() and path.stat().st_size and not _has_embeddings(path):
+        raise InputError(f"--out {path} exists and is not a file of embeddings: name another one, or move it away")
 
 
 def write_embeddings(path: Path, found: Embeddings, ending: str) -> None:
@@ -72,6 +75,24 @@ def write_embeddings(path: Path, found: Embeddings, ending: str) -> None:
             table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
         else:
             _write_parquet(path, table)
+
+
+def _has_embeddings(path: Path) -> bool:
+    """Whether a file was written by ``write_embeddings``, so that another run may replace it."""
+    columns = ["id", "model", "fold", "v0"]
+    try:
+        if path.suffix == ".csv":
+            found = pd.read_csv(path, nrows=0).columns.tolist()
+        elif path.suffix == ".npz":
+            with np.load(path) as arrays:
+                return set(arrays) == {"ids", "models", "folds", "vectors"}
+        elif path.suffix == ".h5ad":
+            return _observed(path) == ["model", "fold"]
+        else:
+            found = _parquet_columns(path)
+    except Exception:
+        return False
+    return found[: len(columns)] == columns
 
 
 def _names(vectors: npt.NDArray[np.float32]) -> list[str]:
@@ -92,3 +113,15 @@ def _write_parquet(path: Path, table: pd.DataFrame) -> None:
     import fastparquet
 
     fastparquet.write(str(path), table)
+
+
+def _observed(path: Path) -> list[str]:
+    import anndata
+
+    return list(anndata.read_h5ad(path).obs.columns)
+
+
+def _parquet_columns(path: Path) -> list[str]:
+    import fastparquet
+
+    return list(fastparquet.ParquetFile(str(path)).columns)

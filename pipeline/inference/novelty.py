@@ -18,6 +18,10 @@ FALSE_ALARMS = 0.05
 """Share of samples like the training samples that are called unlike them."""
 
 
+LEAST_UNIT = 1e-9
+"""Of a distance that is 0 for nearly all held-out samples."""
+
+
 class NoveltyDetector:
     """Tells how unlike the training samples of a reference new samples are.
 
@@ -38,7 +42,7 @@ class NoveltyDetector:
         self._gallery = Gallery(reference.vectors[~held_out])
         self._shape = LedoitWolf().fit(reference.statistics[~held_out])
         distances = self.distances(reference.vectors[held_out], reference.statistics[held_out])
-        self.units = np.quantile(distances, 1 - FALSE_ALARMS, axis=0)
+        self.units = np.maximum(np.quantile(distances, 1 - FALSE_ALARMS, axis=0), LEAST_UNIT)
         self._held_out = np.sort((distances / self.units).max(axis=1))
 
     def distances(self, vectors: Vectors, statistics: Doubles) -> Doubles:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 import pipeline
@@ -71,7 +71,8 @@ def write(path: Path, weights: dict[str, Tensor], described: dict[str, Any], pro
     with replacing(path) as temporary:
         # A single key, because the library writes several keys in random order.
         weights = {name: tensor.contiguous() for name, tensor in weights.items()}
-        save_file(weights, temporary, {DESCRIPTION: json.dumps(description)})
+        # Not by save_file, whose files nobody else may read.
+        temporary.write_bytes(serialised(weights, {DESCRIPTION: json.dumps(description)}))
 
 
 def load(path: Path) -> tuple[AnyModel, params.Model]:
@@ -104,13 +105,17 @@ def read(path: Path, remedy: str = "train it again") -> tuple[dict[str, Tensor],
 
     Raises:
         InputError: the file is missing or damaged.
+        PermissionError: it may not be read.
     """
     try:
+        path.open("rb").close()  # safe_open calls a file missing that may not be read
         with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {}).get(DESCRIPTION, "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
         raise InputError(f"{path} is missing: train it first (dvc repro)") from None
+    except PermissionError:
+        raise
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged, or is not a weight file ({error}): {remedy}") from None
 

@@ -92,7 +92,7 @@ def decode_deep(data: bytes) -> DeepImage:
         _check_gray_tiff(header, 16)
         data = tiff.as_stored(data, header)
     else:
-        raise InputError(f"neither a PNG nor a TIFF file, {NOT_DEEP}")
+        raise InputError(f"neither a PNG nor a TIFF file (nor is BigTIFF read), {NOT_DEEP}")
     return _decode_deep(data)
 
 

@@ -245,6 +245,15 @@ def test_bad_input_is_named(run: Predict, arguments: list[str], message: str) ->
 
 
 @pytest.mark.usefixtures("folder")
+def test_only_an_earlier_table_is_replaced(run: Predict) -> None:
+    run("new")
+    run("new")
+    Path("mine.csv").write_text("id,cell line\na,U-2 OS\n")
+    with pytest.raises(InputError, match=r"mine\.csv exists and is not a table of predictions: name another file"):
+        run("new", "--out", "mine.csv")
+    assert Path("mine.csv").read_text() == "id,cell line\na,U-2 OS\n"
+
+
 def test_models_that_do_not_fit_are_refused(run: Predict) -> None:
     large = TINY.model_copy(update={"size": 96})
     checkpoint.save(Path("other/large/fold-0.safetensors"), bold(0, large), large, Provenance())

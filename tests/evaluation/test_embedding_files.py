@@ -71,3 +71,29 @@ def test_parts_are_joined_in_their_order() -> None:
     assert joined.ids.tolist() == FOUND.ids.tolist() * 2
     assert joined.vectors.shape == (6, 4)
     assert set(FORMATS) == {".csv", ".npz", ".parquet", ".h5ad"}
+
+
+@pytest.mark.parametrize("ending", list(FORMATS))
+def test_only_a_file_of_embeddings_is_replaced(tmp_path: Path, ending: str) -> None:
+    own, foreign, empty = (tmp_path / f"{name}{ending}" for name in ("own", "foreign", "empty"))
+    if (package := FORMATS[ending]) is not None:
+        pytest.importorskip(package)
+    write_embeddings(own, FOUND, ending)
+    check_format(own)
+    empty.touch()
+    check_format(empty)
+    foreign.write_bytes(b"id,labels\na,b\n")
+    with pytest.raises(InputError, match=rf"foreign\{ending} exists and is not a file of embeddings"):
+        check_format(foreign)
+
+
+def test_a_user_s_own_arrays_and_cells_are_not_replaced(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", vectors=FOUND.vectors)
+    with pytest.raises(InputError, match=r"x\.npz exists"):
+        check_format(tmp_path / "x.npz")
+    anndata = pytest.importorskip("anndata")
+    own = anndata.AnnData(X=FOUND.vectors)
+    own.obs_names, own.var_names = own.obs_names.astype(object), own.var_names.astype(object)
+    own.write_h5ad(tmp_path / "x.h5ad")
+    with pytest.raises(InputError, match=r"x\.h5ad exists"):
+        check_format(tmp_path / "x.h5ad")

@@ -54,3 +54,19 @@ def test_a_damaged_or_missing_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(InputError, match=r"fold-0\.safetensors is damaged.*train it again"):
         checkpoint.load(path)
+
+
+def test_a_weight_file_can_be_read_by_whom_other_files_can(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    checkpoint.save(tmp_path / "fold-0.safetensors", Network(TINY), TINY, Provenance())
+    assert (tmp_path / "fold-0.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    checkpoint.save(tmp_path / "fold-0.safetensors", Network(TINY), TINY, Provenance())
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError):
+        checkpoint.load(tmp_path / "fold-0.safetensors")

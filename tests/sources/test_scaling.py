@@ -232,7 +232,7 @@ def test_all_that_is_wrong_with_a_16_bit_source_is_told_at_once(scaling: Channel
     for line in (
         "a PNG with 8 bits per pixel instead of 16, though pack.scaling of params.yaml names this source",
         "files are missing",
-        "neither a PNG nor a TIFF file, though pack.scaling",
+        "neither a PNG nor a TIFF file (nor is BigTIFF read), though pack.scaling",
     ):
         assert line in message
 
