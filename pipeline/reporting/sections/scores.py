@@ -92,7 +92,7 @@ def submissions_table(submissions: pd.DataFrame) -> list[Table]:
 
 
 def submissions_caption(submissions: pd.DataFrame) -> str:
-    """Whether cross-validation had foretold Kaggle's score of the last submission."""
+    """Whether Kaggle's score of the last submission is in the range that cross-validation gave."""
     last = submissions.iloc[-1]
     shown = [name for name in ("private", "public") if not np.isnan(last[name])]
     if not shown:
