@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.errors import InputError
 from pipeline.core.paths import replacing
@@ -70,6 +71,7 @@ class AtlasRun:
         Raises:
             InputError: the server has nothing, does not answer any more, or asks to be left alone.
         """
+        asyncio.get_running_loop().set_exception_handler(_report_unraised)
         self._ever = bool(self.store.zipped)
         left = [sample for sample in self.samples if sample.id not in self.store.zipped]
         parts = [left[start : start + ZIPPED] for start in range(0, len(left), ZIPPED)]
@@ -123,6 +125,12 @@ class AtlasRun:
     def _complete(self, part: Sequence[AtlasSample]) -> list[str]:
         lacking = {one.id for one in self.lacking}
         return [sample.id for sample in part if sample.id not in lacking]
+
+
+def _report_unraised(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Print what asyncio has not raised. A signal that comes within a task is raised both in it and out of the loop."""
+    if not isinstance(context.get("exception"), KeyboardInterrupt):
+        loop.default_exception_handler(context)
 
 
 def fetch_atlas(run: AtlasRun, politeness: Politeness, report: Path) -> int:

@@ -1,7 +1,9 @@
 """A list of samples becomes a source that `pack` reads, whatever the server does, and nothing is fetched twice."""
 
 import errno
+import gc
 import os
+import signal
 import zlib
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.atlas_server import AtlasServer, Manner, serving
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, Stopped
 from pipeline.core.labels import CHANNELS
 from pipeline.fetching import atlas_fetch
 from pipeline.fetching.atlas_fetch import AtlasRun, Politeness, check_tables, fetch_atlas
@@ -90,6 +92,19 @@ def test_a_misbehaving_server_gives_the_same_source(tmp_path: Path) -> None:
             assert server.most <= FAST.connections
             assert max(server.served.values()) <= 2
     assert packed(tmp_path / "well", tmp_path / "p1") == packed(tmp_path / "badly", tmp_path / "p2")
+
+
+def test_a_signal_within_a_task_ends_quietly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stop(*_: object) -> bool:
+        raise Stopped(signal.SIGINT)
+
+    monkeypatch.setattr(AtlasStore, "has", stop)
+    with serving(served, lambda *_: "well") as server, pytest.raises(Stopped):
+        fetch(server, tmp_path / "hpa", samples(4))
+    gc.collect()  # of the tasks, whose exceptions asyncio reports then
+    assert not caplog.records
 
 
 def test_what_cannot_be_had_is_listed_and_tried_again_by_another_run(tmp_path: Path) -> None:
