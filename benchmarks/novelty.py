@@ -5,10 +5,10 @@ altered: half the resolution, cells of half the size, swapped stains, a stain mi
 photographs (those of scikit-learn and matplotlib), with their red, green and blue as microtubules, protein and nucleus
 and the mean of red and green as endoplasmic reticulum; and, with ``--fields``, real fields of view.
 
-At a false alarm rate of 5 %, 5 % of the test images should be flagged, and nearly all of the others. ``by embedding``
-and ``by statistics`` are the shares that each of the two distances would flag alone at this rate. Intervals are 95 %
-bootstrap intervals over groups (antibodies, photographs); where all or none are flagged, the other end is the exact
-binomial limit for that many groups. The last line is JSON.
+At a false alarm rate of 5 %, 5 % of the test images should be flagged, and nearly all of the others. ``by embedding``,
+``by statistics`` and ``by order`` (of the channels) are the shares that each of the three distances would flag alone at
+this rate. Intervals are 95 % bootstrap intervals over groups (antibodies, photographs); where all or none are flagged,
+the other end is the exact binomial limit for that many groups. The last line is JSON.
 """
 
 import argparse
@@ -123,14 +123,14 @@ def share(flagged: npt.NDArray[np.bool_], groups: Groups) -> tuple[float, float,
 
 
 def measure(detector: NoveltyDetector, model: FoldModel, images: Image, groups: Groups) -> dict[str, float]:
-    """The shares of images (n, S, S, 4) that are flagged, by both distances and by each alone."""
+    """The shares of images (n, S, S, 4) that are flagged, by all distances and by each alone."""
     parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
     vectors = np.concatenate([model.embed(part, "the reference's model") for part in parts])
     statistics = np.concatenate([channel_statistics(part) for part in parts])
     flagged, low, high = share(is_novel(detector.novelty(vectors, statistics)), groups)
-    alone = (detector.distances(vectors, statistics) > detector.units).mean(axis=0)
+    alone = (detector.distances(vectors, statistics) > detector.units).mean(axis=0).tolist()
     figures = {"n": len(images), "groups": len(np.unique(groups)), "flagged": flagged, "low": low, "high": high}
-    return figures | {"by embedding": float(alone[0]), "by statistics": float(alone[1])}
+    return figures | {"by embedding": alone[0], "by statistics": alone[1], "by order": alone[2]}
 
 
 def read_test_images(settings: params.Params, samples: int) -> tuple[Image, Groups]:

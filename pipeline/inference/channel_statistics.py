@@ -54,3 +54,15 @@ def channel_statistics(images: Image) -> Doubles:
         found.append(((across + along) / (4 * scale.square()) + LEAST**2).log())
     statistics: Doubles = torch.cat(found, dim=1).double().numpy()
     return statistics
+
+
+def with_channels_swapped(statistics: Doubles, one: str, other: str) -> Doubles:
+    """The statistics (n, F) that the same images would have with two channels swapped."""
+    return statistics[:, [STATISTICS.index(_renamed(name, {one: other, other: one})) for name in STATISTICS]]
+
+
+def _renamed(name: str, new: dict[str, str]) -> str:
+    words = [new.get(word, word) for word in name.split()]
+    if words[0] == "correlation":
+        words[2], words[4] = sorted((words[2], words[4]), key=CHANNELS.index)
+    return " ".join(words)

@@ -1,11 +1,14 @@
 """How unlike the training samples an image is: distances, and their false alarm rate on held-out samples."""
 
+from itertools import combinations
+
 import numpy as np
 import numpy.typing as npt
 from sklearn.covariance import LedoitWolf
 
+from pipeline.core.labels import CHANNELS
 from pipeline.evaluation.reference_file import Reference
-from pipeline.inference.channel_statistics import Doubles, channel_statistics
+from pipeline.inference.channel_statistics import Doubles, channel_statistics, with_channels_swapped
 from pipeline.inference.embedding import Vectors
 from pipeline.inference.fold_model import FoldModel
 from pipeline.inference.neighbours import Gallery, Neighbours
@@ -25,11 +28,12 @@ LEAST_UNIT = 1e-9
 class NoveltyDetector:
     """Tells how unlike the training samples of a reference new samples are.
 
-    Two distances from the samples that the model was trained on: one minus the mean cosine similarity of the nearest
-    embeddings, and the Mahalanobis distance of the channel statistics. Each is divided by its own quantile among the
-    held-out samples, and the larger one counts. The novelty of a sample is the share of held-out samples for which that
-    is smaller. So for samples like the held-out ones, 5 % have a novelty of at least 0.95, whatever the distances are
-    (conformal prediction).
+    Three distances from the samples that the model was trained on: one minus the mean cosine similarity of the nearest
+    embeddings; the Mahalanobis distance of the channel statistics; and, for swapped channels, this distance over the
+    smallest one that the sample would have with two of its channels swapped. Each is divided by its own quantile among
+    the held-out samples, and the largest one counts. The novelty of a sample is the share of held-out samples for which
+    that is smaller. So for samples like the held-out ones, 5 % have a novelty of at least 0.95, whatever the distances
+    are (conformal prediction).
 
     Sources: Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022; Ledoit and Wolf, "A
     well-conditioned estimator for large-dimensional covariance matrices", 2004; Laxhammar and Falkman, "Conformal
@@ -46,14 +50,17 @@ class NoveltyDetector:
         self._held_out = np.sort((distances / self.units).max(axis=1))
 
     def distances(self, vectors: Vectors, statistics: Doubles) -> Doubles:
-        """The distances of the embeddings and of the statistics from the training samples, (n, 2).
+        """The distances of the embeddings, of the statistics, and by order of the channels, (n, 3).
 
         Args:
             vectors: (n, D).
             statistics: (n, F).
         """
         nearest = self._gallery.nearest(vectors, NEIGHBOURS).similarities.mean(axis=1)
-        return np.column_stack([1 - nearest, np.sqrt(self._shape.mahalanobis(statistics))])
+        own = np.sqrt(self._shape.mahalanobis(statistics))
+        swapped = [with_channels_swapped(statistics, *pair) for pair in combinations(CHANNELS, 2)]
+        others = np.min([np.sqrt(self._shape.mahalanobis(each)) for each in swapped], axis=0)
+        return np.column_stack([1 - nearest, own, own / np.maximum(others, LEAST_UNIT)])
 
     def novelty(self, vectors: Vectors, statistics: Doubles) -> Doubles:
         """The novelty of samples, (n,), in 0..1: the share of held-out training samples that are less novel.

@@ -1,10 +1,12 @@
 """Channel statistics: numpy's, hardly changed by exposure, and finite for empty channels."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
 from pipeline.core.labels import CHANNELS
-from pipeline.inference.channel_statistics import LEAST, STATISTICS, channel_statistics
+from pipeline.inference.channel_statistics import LEAST, STATISTICS, channel_statistics, with_channels_swapped
 from tests.fixtures.archives import field
 
 
@@ -41,3 +43,13 @@ def test_empty_channels_have_finite_statistics() -> None:
     images = np.zeros((2, 32, 32, 4), np.uint8)
     images[1] = 255
     assert np.isfinite(channel_statistics(images)).all()
+
+
+@pytest.mark.parametrize("pair", list(combinations(range(4), 2)))
+def test_statistics_of_swapped_channels_are_those_of_the_swapped_image(pair: tuple[int, int]) -> None:
+    images = np.stack([field("one", 64), field("two", 64)])
+    order = list(range(4))
+    order[pair[0]], order[pair[1]] = pair[::-1]
+    one, other = (CHANNELS[channel] for channel in pair)
+    found = with_channels_swapped(channel_statistics(images), one, other)
+    np.testing.assert_allclose(found, channel_statistics(images[..., order]), rtol=1e-6, atol=1e-6)
