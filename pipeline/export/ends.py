@@ -11,7 +11,7 @@ from pipeline.export.resizing import Fit, shrink_quickly
 from pipeline.inference.probabilities import VIEWS
 
 
-class Preparation(nn.Module):
+class ViewMaker(nn.Module):
     """Resize images as ``predict`` does, for networks of several sizes, and make the views of each.
 
     The views of all samples are one batch, so that each network is in the graph once.

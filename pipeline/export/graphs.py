@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS, LABELS
 from pipeline.core.progress import track
-from pipeline.export.ends import Decision, Preparation
+from pipeline.export.ends import Decision, ViewMaker
 from pipeline.export.exportable import Probabilities, exportable_operations
 from pipeline.models.network import Network
 
@@ -49,7 +49,7 @@ def check_installed() -> None:
 
 
 def export(
-    networks: Networks, preparation: Preparation, decision: Decision, described: Mapping[str, object], *, path: Path
+    networks: Networks, preparation: ViewMaker, decision: Decision, described: Mapping[str, object], *, path: Path
 ) -> None:
     """Write the graph: images (N, 4, H, H) uint8 to probabilities (N, 28), for any N and H.
 

@@ -20,7 +20,7 @@ from pipeline.core.paths import replacing
 from pipeline.core.progress import say
 from pipeline.evaluation.decision_rule import DecisionRule
 from pipeline.export import bioimage, documents, graphs, sessions, standalone
-from pipeline.export.ends import Decision, Preparation
+from pipeline.export.ends import Decision, ViewMaker
 from pipeline.export.selection import Selection
 from pipeline.inference.trained_models import mean_attention_maps, predict
 from pipeline.reporting.pictures import composite, overlay
@@ -121,7 +121,7 @@ def decisions(selection: Selection, packed: int) -> dict[str, Any]:
 def write_graph(path: Path, selection: Selection, packed: int, rule: dict[str, Any]) -> None:
     """Write the decision path of a selection as ONNX."""
     networks = selection.networks
-    preparation = Preparation(packed, sorted({size for _, size, _ in networks}), selection.views)
+    preparation = ViewMaker(packed, sorted({size for _, size, _ in networks}), selection.views)
     decision = Decision(selection.rule, [len(folds) for folds in selection.models.values()], len(selection.views))
     graphs.export(networks, preparation, decision, rule, path=path)
 

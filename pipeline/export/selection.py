@@ -21,7 +21,7 @@ from pipeline.models.network import Network
 
 
 @dataclass(frozen=True)
-class Score:
+class ValidationScore:
     """The out-of-fold macro-F1 of cross-fitted decisions.
 
     Attributes:
@@ -68,9 +68,9 @@ class Selection:
     models: LoadedModels
     rule: DecisionRule
     views: tuple[str, ...]
-    score: Score
+    score: ValidationScore
     left_out: tuple[str, ...]
-    whole: Score | None
+    whole: ValidationScore | None
     single: bool
 
     @property
@@ -100,20 +100,20 @@ class OutOfFold:
         self.groups = table["group"].to_numpy(dtype=np.str_)
         self.members = {model: _read(run, model, folds, ids) for model, folds in stored.members.items()}
 
-    def fit(self, models: Sequence[str]) -> tuple[DecisionRule, Score]:
+    def fit(self, models: Sequence[str]) -> tuple[DecisionRule, ValidationScore]:
         """The rule of some models, fitted as the run's was, and its cross-fitted score."""
         members = np.stack([self.members[model] for model in models])
         fit = partial(fit_rule, settings=self.settings.ensemble)
         return fit(members, self.truth), self._score(cross_fit(members, self.truth, self.folds, fit).decisions)
 
-    def _score(self, decisions: Bools) -> Score:
+    def _score(self, decisions: Bools) -> ValidationScore:
         settings = self.settings.score
         drawn = f1_resamples(decisions, self.truth, self.groups, resamples=settings.resamples, seed=settings.seed).mean(
             axis=1
         )
         estimate = macro_f1(decisions, self.truth)
         low, high = interval(drawn, estimate, settings.confidence)
-        return Score(
+        return ValidationScore(
             estimate,
             low,
             high,

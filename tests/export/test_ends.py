@@ -9,7 +9,7 @@ from pipeline.core.params import Blending
 from pipeline.evaluation.blending import Blender
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.decision_rule import DecisionRule
-from pipeline.export.ends import Decision, Preparation
+from pipeline.export.ends import Decision, ViewMaker
 
 RANDOM = np.random.default_rng(0)
 FOLDS, VIEWS, SAMPLES = (2, 3), 2, 5
@@ -40,7 +40,7 @@ def test_the_rule_gives_the_same_probabilities(kind: Blending) -> None:
 
 def test_views_and_sizes_are_made_as_predict_makes_them() -> None:
     images = RANDOM.integers(0, 256, (2, 4, 8, 8), dtype=np.uint8)
-    large, small = Preparation(8, (8, 4), ("identity", "flip_rot90"))(torch.from_numpy(images))
+    large, small = ViewMaker(8, (8, 4), ("identity", "flip_rot90"))(torch.from_numpy(images))
     turned = np.rot90(images[..., ::-1], axes=(2, 3))
     assert np.array_equal(large.numpy(), np.concatenate([images, turned]))
     halves = (images.reshape(2, 4, 4, 2, 4, 2).sum(axis=(3, 5), dtype=np.int64) + 2) // 4
