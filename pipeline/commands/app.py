@@ -12,7 +12,6 @@ reference.npz beside their folder and the packed images. Needs the package of re
 """
 
 import argparse
-import importlib.util
 import ipaddress
 import socket
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from pipeline.app.uploads import Sample
 from pipeline.core import params
 from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS
+from pipeline.core.optional_packages import check_installed
 from pipeline.core.progress import say
 
 LIMIT_MB = 64
@@ -71,8 +71,7 @@ def main(arguments: Sequence[str]) -> None:
     parsed = parser.parse_args(arguments)
     if parsed.limit_mb < 1:
         raise InputError(f"--limit-mb {parsed.limit_mb}: give at least 1")
-    if importlib.util.find_spec("aiohttp") is None:
-        raise InputError("the page needs aiohttp: pip install -r requirements-app.txt -c requirements.lock")
+    check_installed("the page", ("aiohttp",), "requirements-app.txt")
     from pipeline.app import server
 
     settings = params.load()

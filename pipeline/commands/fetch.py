@@ -16,8 +16,9 @@ from pathlib import Path
 from pipeline.core import params, paths
 from pipeline.core.errors import InputError
 from pipeline.core.locks import locked
+from pipeline.core.optional_packages import check_installed
 from pipeline.core.progress import say
-from pipeline.fetching import atlas_fetch, atlas_labels, atlas_list, competition, installed, kaggle_client
+from pipeline.fetching import atlas_fetch, atlas_labels, atlas_list, competition, kaggle_client
 from pipeline.fetching.atlas_fetch import AtlasRun, Politeness
 from pipeline.fetching.atlas_store import LOCK, AtlasStore
 from pipeline.reporting.blocks import SIMULATED
@@ -88,7 +89,7 @@ def fetch_kaggle(parsed: argparse.Namespace) -> None:
 
 def fetch_atlas(parsed: argparse.Namespace) -> None:
     """Fetch the images of a list into a source."""
-    installed.check_installed("aiohttp")
+    check_installed("fetch atlas", ("aiohttp",), "requirements-fetch.txt")
     for flag, value, least in (("--size", parsed.size, 16), ("--connections", parsed.connections, 1)):
         if value < least:
             raise InputError(f"{flag} {value}: give {least} or more")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.core.errors import InputError
+from pipeline.core.optional_packages import check_installed
 
 FORMATS: dict[str, str | None] = {".csv": None, ".npz": None, ".parquet": "fastparquet", ".h5ad": "anndata"}
 """Endings of the formats, and the optional packages that write them."""
@@ -49,11 +49,8 @@ def check_format(path: Path) -> None:
     if path.suffix not in FORMATS:
         raise InputError(f"--out {path}: choose one of the endings {', '.join(FORMATS)}")
     package = FORMATS[path.suffix]
-    if package is not None and find_spec(package) is None:
-        raise InputError(
-            f"--out {path}: {path.suffix} needs the package {package}: pip install -r requirements-embeddings.txt -c "
-            "requirements.lock, or choose .csv or .npz"
-        )
+    if package is not None:
+        check_installed(f"--out {path}", (package,), "requirements-embeddings.txt")
     if path.is_dir():
         raise InputError(f"--out {path} is a folder: name a file")
     if path.exists() and path.stat().st_size and not _has_embeddings(path):

@@ -1,6 +1,5 @@
 """The decision path as one ONNX graph, from images to calibrated probabilities. The only module with ONNX."""
 
-import importlib.util
 import json
 import logging
 import warnings
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.core import optional_packages
 from pipeline.core.errors import InputError
 from pipeline.core.labels import CHANNELS, LABELS
 from pipeline.core.progress import track
@@ -40,12 +40,8 @@ def check_installed() -> None:
     Raises:
         InputError: one is missing.
     """
-    needed = ("onnx", "onnxscript", "onnxruntime", "bioimageio.spec")
-    missing = [name for name in needed if not _is_there(name)]
-    if missing:
-        raise InputError(
-            f"the export needs {', '.join(missing)}: pip install -r requirements-export.txt -c requirements.lock"
-        )
+    packages = ("onnx", "onnxscript", "onnxruntime", "bioimageio.spec")
+    optional_packages.check_installed("the export", packages, "requirements-export.txt")
 
 
 def export(
@@ -240,13 +236,6 @@ def _used(graph: "onnx.GraphProto") -> set[str]:
     found = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
     branches = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
     return found.union(*map(_used, branches))
-
-
-def _is_there(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # of the package that contains it
-        return False
 
 
 def _silence_exporter() -> None:

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import requests
 
 from pipeline.core.errors import InputError
+from pipeline.core.optional_packages import check_installed
 from pipeline.core.progress import count, say
-from pipeline.fetching.installed import check_installed
 
 COMPETITION = "human-protein-atlas-image-classification"
 SITE = "https://www.kaggle.com"
@@ -56,7 +56,7 @@ class KaggleAccount:
     """
 
     def __init__(self, competition: str) -> None:
-        check_installed("kaggle")
+        check_installed("Kaggle's client", ("kaggle",), "requirements-fetch.txt")
         self.competition = competition
         # The client prints advice of its own, signs in when it is imported, and ends the program if it cannot.
         with redirect_stdout(io.StringIO()), self._explained():

@@ -5,7 +5,6 @@ transactions survive a kill. Each trial is drawn with a seed of its own number, 
 as it would have; with several trials at a time, it depends on the order in which they end.
 """
 
-import importlib.util
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipeline.core.errors import InputError
+from pipeline.core import optional_packages
 from pipeline.core.params import Search
 from pipeline.core.paths import replacing
 from pipeline.search.space import Choice, Parameter, Scalar, Space
@@ -181,10 +180,7 @@ def check_installed() -> None:
     Raises:
         InputError: it is not.
     """
-    if importlib.util.find_spec("optuna") is None:
-        raise InputError(
-            "Optuna is not installed: run make search, or pip install -r requirements-search.txt -c requirements.lock"
-        )
+    optional_packages.check_installed("the search", ("optuna",), "requirements-search.txt")
 
 
 def _suggest(trial: "optuna.Trial", parameter: Parameter) -> Scalar:

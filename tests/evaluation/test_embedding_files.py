@@ -1,5 +1,6 @@
 """Files of embeddings: what other programs read is what was written."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,6 @@ import pandas as pd
 import pytest
 
 from pipeline.core.errors import InputError
-from pipeline.evaluation import embedding_files
 from pipeline.evaluation.embedding_files import FORMATS, Embeddings, check_format, write_embeddings
 
 FOUND = Embeddings(
@@ -60,8 +60,8 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path, monke
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InputError, match=r"folder\.csv is a folder"):
         check_format(tmp_path / "folder.csv")
-    monkeypatch.setattr(embedding_files, "find_spec", lambda _: None)
-    with pytest.raises(InputError, match=r"\.h5ad needs the package anndata: pip install -r requirements-embeddings"):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"\.h5ad needs anndata: pip install -r requirements-embeddings"):
         check_format(tmp_path / "x.h5ad")
     check_format(tmp_path / "x.csv")
 

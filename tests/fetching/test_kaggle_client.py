@@ -173,7 +173,7 @@ def test_without_a_network_the_message_says_so(
 
 def test_without_the_client_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(InputError, match=r"package kaggle is not installed: .*requirements-fetch\.txt"):
+    with pytest.raises(InputError, match=r"client needs kaggle: .*requirements-fetch\.txt"):
         KaggleAccount(COMPETITION)
 
 
