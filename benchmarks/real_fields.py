@@ -3,8 +3,10 @@
 FOLDER contains ``train.csv`` (columns Id and Target) and, in any subfolder, ID_green.png, ID_blue.png, ID_red.png and
 ID_yellow.png. The network must not have been trained on these images, which the command does not check. Probabilities
 are averaged over the eight views of TTA and over the sizes, by default 1, 7/6 and 4/3 of the one that the network was
-trained at, because the size that suits differs between cells. There is no threshold: labels with at least three
-positives and a negative are scored by
+trained at, because the size that suits differs between cells. Images are ranked by the probabilities relative to those
+of the image's other labels (``pipeline.evaluation.relative_probabilities``), because real fields are unlike the
+simulated ones; the row "network, plain" is of the probabilities as they are. There is no threshold: labels with at
+least three positives and a negative are scored by
 
 - AUC: the area under the ROC curve; the chance level is 0.5.
 - AP: the average precision; the chance level is the label's share of the samples.
@@ -14,8 +16,8 @@ simulated fields; simulation and features are those of ``sample`` and ``template
 
 Intervals are 95 % percentile intervals of a bootstrap over images. A resample without positives or without negatives of
 a label is left out for this label, and a resample's mean is over its other labels. The AP of few positives is biased
-upwards, in resamples more than in the data: compare it only on the same images, as the row "network - forest" does, in
-the same resamples. The last line is JSON: the means over the labels, and the numbers of samples (n) and labels.
+upwards, in resamples more than in the data: compare it only on the same images, as the rows of differences do, in the
+same resamples. The last line is JSON: the means over the labels, and the numbers of samples (n) and labels.
 """
 
 import argparse
@@ -39,6 +41,7 @@ from pipeline.core.labels import CHANNELS, LABELS, format_target, target_matrix
 from pipeline.core.paths import replacing
 from pipeline.core.progress import track
 from pipeline.evaluation.metrics import Bools, Floats
+from pipeline.evaluation.relative_probabilities import relative_probabilities
 from pipeline.inference.fold_model import FoldModel
 from pipeline.inference.new_images import batches, open_places
 from pipeline.inference.probabilities import VIEWS
@@ -175,11 +178,10 @@ def label_table(scores: Mapping[str, RankScores]) -> pd.DataFrame:
 
 
 def mean_table(scores: Mapping[str, RankScores]) -> pd.DataFrame:
-    """A row per model with its means over the labels; with two models, also a row of their paired differences."""
-    means = {name: (label_mean(own.auc), label_mean(own.ap)) for name, own in scores.items()}
-    if len(means) == 2:
-        (name, (auc, ap)), (other, (other_auc, other_ap)) = means.items()
-        means[f"{name} - {other}"] = auc - other_auc, ap - other_ap
+    """A row per model with its means over the labels, then the first model's paired differences to each other one."""
+    means = {name: np.stack([label_mean(own.auc), label_mean(own.ap)]) for name, own in scores.items()}
+    first, *others = means
+    means |= {f"{first} - {other}": means[first] - means[other] for other in others}
     rows = [(name, with_interval(auc), with_interval(ap)) for name, (auc, ap) in means.items()]
     return pd.DataFrame(rows, columns=["", "mean AUC", "mean AP"])
 
@@ -288,15 +290,16 @@ def main(
             classical = settings.templates.classical
             models["forest"] = [FoldModel(train_forest(simulation, classical, used, cache), classical)]
         predicted = predict_all(archive, ids, models, used)
-    scores = {name: rank_scores(truth, own) for name, own in predicted.items()}
+    scores = {name: rank_scores(truth, relative_probabilities(own)) for name, own in predicted.items()}
+    every = scores | {"network, plain": rank_scores(truth, predicted["network"])}
     beside = f"; forest: {forest} simulated fields, seed {forest_seed}" if forest else ""
     print(f"{len(ids)} samples of {folder}; weights: {weights}; size {sizes}; stains {', '.join(used)}{beside}")
     print(label_table(scores).to_string(index=False, float_format="{:.3f}".format), end="\n\n")
     figures: dict[str, object] = {"n": len(ids), "labels": len(scores["network"].labels)}
-    for name, own in scores.items():
-        prefix = "" if name == "network" else f"{name}_"
+    for name, own in every.items():
+        prefix = "" if name == "network" else f"{name.split()[-1]}_"
         figures |= {f"{prefix}mean_auc": own.auc[0].mean(), f"{prefix}mean_ap": own.ap[0].mean()}
-    report(mean_table(scores), figures)
+    report(mean_table(every), figures)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,10 @@ such a run, the result is the uncalibrated mean of all models with one threshold
 If the run has described its training samples (reference.npz), the table also says how unlike them each sample is
 (``novelty``), and a warning names the samples of which 95 % of held-out training samples are less so.
 
+With ``--relative``, the probabilities in the table are relative to those of the sample's other labels
+(``evaluation.relative_probabilities``), which ranks images unlike the training images better. The decisions are the
+same.
+
 Reads the sections ``pack`` (size), ``tta`` and ``machine`` of params.yaml, the models, and, beside their folder, blend/
 and reference.npz.
 """
@@ -29,9 +33,9 @@ from pipeline.core.errors import EXAMPLES, InputError
 from pipeline.core.labels import LABELS
 from pipeline.core.paths import replacing
 from pipeline.core.progress import say
-from pipeline.evaluation.calibration import Singles
 from pipeline.evaluation.decision_rule import DecisionRule
-from pipeline.evaluation.metrics import Bools
+from pipeline.evaluation.metrics import Bools, Floats
+from pipeline.evaluation.relative_probabilities import relative_probabilities
 from pipeline.inference.new_images import Layout, batches, choose_layout, open_places, sample_ids
 from pipeline.inference.novelty import FALSE_ALARMS, TrainingSamples, is_novel
 from pipeline.inference.run_reference import read_training_samples
@@ -74,7 +78,7 @@ def write_overlays(folder: Path, models: LoadedModels, ids: Sequence[str], image
             (folder / name).write_bytes(encode_png(overlay(image, attention)))
 
 
-def table(ids: Sequence[str], predicted: Singles, decisions: Bools) -> pd.DataFrame:
+def table(ids: Sequence[str], predicted: Floats, decisions: Bools) -> pd.DataFrame:
     """A row per sample: ``id``, a column of probabilities per label, and ``labels``, the names of those predicted."""
     rows = pd.DataFrame(predicted, columns=list(LABELS))
     rows.insert(0, "id", list(ids))
@@ -90,6 +94,8 @@ def predicted_tables(
     settings: params.Params,
     maps: Path | None,
     known: TrainingSamples | None,
+    *,
+    relative: bool,
 ) -> Iterator[pd.DataFrame]:
     """Yield the table of each batch; if ``maps`` is given, also write the attention maps to that folder."""
     found = sample_ids(archive, layout)
@@ -97,7 +103,7 @@ def predicted_tables(
         _, predicted, decisions = rule.apply(predict(models, images, settings.tta.views))
         if maps is not None:
             write_overlays(maps, models, ids, images, decisions)
-        rows = table(ids, predicted, decisions)
+        rows = table(ids, relative_probabilities(predicted) if relative else predicted, decisions)
         yield rows if known is None else rows.assign(novelty=known.novelty(images))
 
 
@@ -159,6 +165,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--maps", metavar="DIR", type=Path, help="write attention maps to this new folder")
     parser.add_argument("--threshold", type=float, help="one threshold for all labels, not the run's decision rule")
     parser.add_argument(
+        "--relative",
+        action="store_true",
+        help="write probabilities relative to those of the sample's other labels, to rank images of another microscope "
+        "or of other cells; the labels are the same",
+    )
+    parser.add_argument(
         "--precision",
         choices=get_args(params.Precision),
         help="of the networks, in place of the models' own; fp32 gives the numbers of an exported package",
@@ -180,7 +192,7 @@ def main(arguments: Sequence[str]) -> None:
         folder = stack.enter_context(replacing(maps)) if maps else None
         if folder:
             folder.mkdir()
-        tables = predicted_tables(archive, layout, models, rule, settings, folder, known)
+        tables = predicted_tables(archive, layout, models, rule, settings, folder, known, relative=parsed.relative)
         for number, rows in enumerate(tables):
             rows.to_csv(file, mode="a", header=number == 0, index=False, float_format="%.6f", lineterminator="\n")
             samples += len(rows)

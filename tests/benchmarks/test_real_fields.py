@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 import torch
+from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks import real_fields
@@ -135,6 +136,8 @@ def test_the_difference_of_two_models_is_paired() -> None:
     assert rows[0][1:] == rows[1][1:]
     assert rows[2][1:] == ["0.000 (0.000 to 0.000)"] * 2
     assert len(mean_table({"network": network})) == 1
+    third = mean_table({"network": network, "forest": forest, "other": network})
+    assert third[""].tolist() == ["network", "forest", "other", "network - forest", "network - other"]
 
 
 def test_the_command_scores_the_mean_over_views_and_sizes(
@@ -161,11 +164,28 @@ def test_the_command_scores_the_mean_over_views_and_sizes(
         [score(truth[:, label], predicted[:, label]) for label in (0, 25)]
         for score in (roc_auc_score, average_precision_score)
     )
-    assert figures["mean_auc"] == pytest.approx(np.mean(auc))
-    assert figures["mean_ap"] == pytest.approx(np.mean(ap))
-    assert set(figures) == {"mean_auc", "mean_ap", "n", "labels"}
+    assert figures["plain_mean_auc"] == pytest.approx(np.mean(auc))
+    assert figures["plain_mean_ap"] == pytest.approx(np.mean(ap))
+    assert set(figures) == {"mean_auc", "mean_ap", "plain_mean_auc", "plain_mean_ap", "n", "labels"}
     for text in (f"8 samples of {folder}", f"weights: {weights}", "Nucleoplasm", "Cytosol", f"{ap[0]:.3f} ("):
         assert text in printed
+
+
+def test_images_are_ranked_by_relative_probabilities(
+    folder: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Images differ in their expected number of labels, as those of networks that were only initialised hardly do.
+    generator = np.random.default_rng(0)
+    predicted = expit(generator.normal(size=(len(TARGETS), len(LABELS))) + 3 * generator.normal(size=(len(TARGETS), 1)))
+    monkeypatch.setattr(real_fields, "predict_all", lambda *_: {"network": predicted})
+    real_fields.main(weights, folder)
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    truth = target_matrix(TARGETS.values())
+    odds = predicted / (1 - predicted) / np.sqrt(predicted.sum(axis=1, keepdims=True))
+    for prefix, scores in (("", odds), ("plain_", predicted)):
+        expected = np.mean([roc_auc_score(truth[:, label], scores[:, label]) for label in (0, 25)])
+        assert figures[f"{prefix}mean_auc"] == pytest.approx(expected)
+    assert figures["mean_auc"] != figures["plain_mean_auc"], "a case that does not tell them apart"
 
 
 def test_default_sizes_are_multiples_of_the_stride() -> None:
@@ -179,7 +199,8 @@ def test_the_forest_is_scored_beside_the_network(
     real_fields.main(weights, folder, forest=10, forest_seed=5)
     printed = capsys.readouterr().out
     figures = json.loads(printed.splitlines()[-1])
-    assert set(figures) == {"mean_auc", "mean_ap", "n", "labels", "forest_mean_auc", "forest_mean_ap"}
+    means = {f"{model}mean_{score}" for model in ("", "plain_", "forest_") for score in ("auc", "ap")}
+    assert set(figures) == means | {"n", "labels"}
     assert [entry.id for entry in drawn] == [
         entry.id
         for entry in plan(SMALL.model_copy(update={"train": 10, "seed": 5}))

@@ -63,6 +63,15 @@ def test_probabilities_are_the_mean_over_models_folds_and_views(run: Predict) ->
     assert table[list(LABELS)].nunique().min() == len(IDS)
 
 
+def test_relative_probabilities_replace_the_others_and_leave_the_labels(run: Predict) -> None:
+    usual = run("new", "--threshold", "0.6")
+    table = run("new", "--threshold", "0.6", "--relative")
+    assert table["labels"].tolist() == usual["labels"].tolist()
+    found = usual[list(LABELS)].to_numpy(float)
+    odds = found / (1 - found) / np.sqrt(found.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(table[list(LABELS)].to_numpy(float), odds / (1 + odds), atol=3e-6)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_model_that_predicts_no_numbers_is_named_and_nothing_is_written(run: Predict, value: float) -> None:
     path = paths.model("small", 1)
