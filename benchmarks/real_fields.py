@@ -296,8 +296,9 @@ def main(
     print(f"{len(ids)} samples of {folder}; weights: {weights}; size {sizes}; stains {', '.join(used)}{beside}")
     print(label_table(scores).to_string(index=False, float_format="{:.3f}".format), end="\n\n")
     figures: dict[str, object] = {"n": len(ids), "labels": len(scores["network"].labels)}
+    prefixes = {"network": "", "network, plain": "plain_", "forest": "forest_"}
     for name, own in every.items():
-        prefix = "" if name == "network" else f"{name.split()[-1]}_"
+        prefix = prefixes[name]
         figures |= {f"{prefix}mean_auc": own.auc[0].mean(), f"{prefix}mean_ap": own.ap[0].mean()}
     report(mean_table(every), figures)
 
