@@ -13,7 +13,7 @@ If the run has described its training samples (reference.npz), the table also sa
 (``novelty``), and a warning names the samples of which 95 % of held-out training samples are less so.
 
 With ``--relative``, the probabilities in the table are relative to those of the sample's other labels
-(``evaluation.relative_probabilities``), which ranks images unlike the training images better. The decisions are the
+(``evaluation.relative_probabilities``), which can rank images unlike the training images better. The decisions are the
 same.
 
 Reads the sections ``pack`` (size), ``tta`` and ``machine`` of params.yaml, the models, and, beside their folder, blend/

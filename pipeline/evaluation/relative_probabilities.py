@@ -11,7 +11,7 @@ def relative_probabilities(probabilities: Floats) -> Doubles:
 
     ``p / (1 - p)`` becomes ``p / (1 - p) / sqrt(sum of the image's p)``. Images from another microscope or of other
     cells can raise or lower the probabilities of all labels at once, which changes their rank among the images, but not
-    the order of the labels. For images like the training images, the sum is information, and ranks do not improve.
+    the order of the labels. For images like the training images, the sum is information: rank those as they are.
 
     Args:
         probabilities: (N, L), from 0 to 1.
